@@ -1,0 +1,270 @@
+"""The types every layer shares. Frozen, and checked when made.
+
+B batch, V views, N frames, H×W pixels. Cameras are OpenCV (x right, y down, z forward), camera-to-world, with
+pixel centres at integers. A camera that was not found is NaN; identity is never passed off as a result.
+Data is torch up to `Prediction`, NumPy from `Cameras` on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+FloatArray = npt.NDArray[np.floating[Any]]
+CoordinateFrame = Literal["reference", "first", "world"]
+UpdateKind = Literal["provisional", "final", "correction", "dropped", "failed"]
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _shape(name: str, value: Tensor | FloatArray, *pattern: int | None) -> None:
+    """Check the trailing dimensions of ``value`` against ``pattern`` (None = any size)."""
+    got = tuple(value.shape)
+    tail = got[len(got) - len(pattern) :] if len(got) >= len(pattern) else ()
+    good = len(tail) == len(pattern) and all(p is None or p == s for p, s in zip(pattern, tail, strict=True))
+    want = ", ".join("?" if p is None else str(p) for p in pattern)
+    _expect(good, f"{name} must have shape [..., {want}], got {list(got)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One prepared input image.
+
+    image          [3, H, W] float32, RGB 0..1, already at the model's input size
+    index          position in the frames taken, from 0
+    timestamp      seconds from the start of the source
+    name           file name, or the video's name and time
+    original_size  (W, H) of the upright original image
+    to_original    [2, 3] affine: network pixel (x, y, 1) -> original pixel, pixel centres at integers
+    """
+
+    image: Tensor
+    index: int
+    timestamp: float
+    name: str
+    original_size: tuple[int, int]
+    to_original: FloatArray
+
+    def __post_init__(self) -> None:
+        _expect(self.image.ndim == 3, f"Frame.image must be [3, H, W], got {list(self.image.shape)}")
+        _shape("Frame.image", self.image, 3, None, None)
+        _expect(self.to_original.shape == (2, 3), "Frame.to_original must be [2, 3]")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(W, H) of the network image."""
+        return self.image.shape[2], self.image.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One network input: an image, or its cached tokens, for a batch of B samples.
+
+    image       [B, 3, H, W] in [-1, 1], or None when ``tokens`` are given
+    true_shape  [B, 2] int: real (height, width) of each sample
+    tokens      [B, N, C] encoder output before the encoder's final norm, or None
+    points      [B, H, W, 3] known points for SLAM3R's Local-to-World (world frame for scene frames, camera frame
+                for key frames), or None
+    void        [B, H/16, W/16] bool: patches whose points are unknown, or None
+    """
+
+    image: Tensor | None = None
+    true_shape: Tensor | None = None
+    tokens: Tensor | None = None
+    points: Tensor | None = None
+    void: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _expect(self.image is not None or self.tokens is not None, "View needs an image or tokens")
+        if self.image is not None:
+            _expect(self.image.ndim == 4, f"View.image must be [B, 3, H, W], got {list(self.image.shape)}")
+            _shape("View.image", self.image, 3, None, None)
+        if self.tokens is not None:
+            _expect(self.tokens.ndim == 3, f"View.tokens must be [B, N, C], got {list(self.tokens.shape)}")
+        if self.true_shape is None:
+            _expect(self.image is not None, "View with tokens only needs true_shape")
+            assert self.image is not None
+            batch, _, height, width = self.image.shape
+            object.__setattr__(self, "true_shape", torch.tensor([[height, width]]).repeat(batch, 1))
+        if self.points is not None:
+            _shape("View.points", self.points, None, None, 3)
+
+    @property
+    def batch(self) -> int:
+        known = self.image if self.image is not None else self.tokens
+        assert known is not None
+        return int(known.shape[0])
+
+    @property
+    def shape(self) -> Tensor:
+        """[B, 2] real (height, width)."""
+        assert self.true_shape is not None
+        return self.true_shape
+
+
+@dataclass(frozen=True, eq=False)
+class Pointmap:
+    """A 3D point and a confidence for every pixel.
+
+    xyz   [..., H, W, 3]
+    conf  [..., H, W] finite, at least 0 (networks give 1 + exp; masks may set 0)
+    """
+
+    xyz: Tensor
+    conf: Tensor
+
+    def __post_init__(self) -> None:
+        _shape("Pointmap.xyz", self.xyz, None, None, 3)
+        _expect(
+            self.conf.shape == self.xyz.shape[:-1],
+            f"Pointmap.conf {list(self.conf.shape)} does not fit xyz {list(self.xyz.shape)}",
+        )
+
+    @property
+    def depth(self) -> Tensor:
+        """[..., H, W] z, which is depth where the frame is the camera's own."""
+        return self.xyz[..., 2]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says about one view.
+
+    points  in the coordinate frame named by ``frame``
+    logits  [B, N] raw retrieval score per patch (SLAM3R source views), or None
+    """
+
+    points: Pointmap
+    frame: CoordinateFrame
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sim3:
+    """Similarity X' = scale · R X + t.   R [3, 3], t [3]."""
+
+    scale: float
+    R: FloatArray
+    t: FloatArray
+
+    def __post_init__(self) -> None:
+        _expect(self.R.shape == (3, 3) and self.t.shape == (3,), "Sim3 needs R [3, 3] and t [3]")
+
+    def apply(self, points: FloatArray) -> FloatArray:
+        """[..., 3] -> [..., 3]."""
+        moved: FloatArray = self.scale * points @ self.R.T + self.t
+        return moved
+
+    def apply_to_cameras(self, c2w: FloatArray) -> FloatArray:
+        """[N, 4, 4] camera-to-world; rotations stay orthonormal."""
+        out = np.array(c2w, dtype=np.float64)
+        out[..., :3, :3] = self.R @ out[..., :3, :3]
+        out[..., :3, 3] = self.apply(out[..., :3, 3])
+        return out
+
+    def inverse(self) -> Sim3:
+        return Sim3(1.0 / self.scale, self.R.T, -(self.R.T @ self.t) / self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Cameras:
+    """A camera for each of N frames.
+
+    c2w         [N, 4, 4] camera-to-world, NaN where not found
+    K           [N, 3, 3] intrinsics in original pixels, centres at integers; NaN where not found
+    size        [N, 2] (W, H) of the original images
+    distortion  [N, k] OpenCV coefficients, or None
+    """
+
+    c2w: FloatArray
+    K: FloatArray
+    size: npt.NDArray[np.integer[Any]]
+    distortion: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.c2w)
+        _expect(self.c2w.shape == (n, 4, 4), f"Cameras.c2w must be [N, 4, 4], got {self.c2w.shape}")
+        _expect(self.K.shape == (n, 3, 3), f"Cameras.K must be [{n}, 3, 3], got {self.K.shape}")
+        _expect(self.size.shape == (n, 2), f"Cameras.size must be [{n}, 2], got {self.size.shape}")
+
+    def __len__(self) -> int:
+        return len(self.c2w)
+
+    @property
+    def found(self) -> npt.NDArray[np.bool_]:
+        """[N] which cameras are known."""
+        return np.asarray(np.isfinite(self.c2w).all(axis=(1, 2)))
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """timestamps [N] seconds, c2w [N, 4, 4] (NaN where not found)."""
+
+    timestamps: FloatArray
+    c2w: FloatArray
+
+    def __post_init__(self) -> None:
+        _expect(self.c2w.shape == (len(self.timestamps), 4, 4), "Trajectory needs one c2w per timestamp")
+
+    @property
+    def positions(self) -> FloatArray:
+        """[N, 3] camera centres."""
+        return self.c2w[:, :3, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """One thing a running reconstruction says about one frame.
+
+    kind     final: never changes again · provisional: will be replaced · correction: `sim3` moves earlier frames ·
+             dropped: not processed · failed: processed without success (why in `message`)
+    frame    the frame it is about
+    version  counts up when a frame is replaced
+    points   world frame, [H, W, 3] and [H, W], on the CPU
+    local    the frame's own camera frame, or None
+    c2w, K   camera (original pixels), NaN where not found, None when no camera was asked for
+    """
+
+    kind: UpdateKind
+    frame: Frame
+    version: int = 0
+    points: Pointmap | None = None
+    local: Pointmap | None = None
+    c2w: FloatArray | None = None
+    K: FloatArray | None = None
+    sim3: Sim3 | None = None
+    message: str = ""
+
+
+class Observer(Protocol):
+    """Whoever wants to know what a running pipeline does: run store, progress bar, viewer, test."""
+
+    def on(self, update: Update) -> None: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A set of weights that can be loaded by name.
+
+    family   which network: "slam3r", "dust3r"
+    files    where they are: paths inside the package, or Hub repositories
+    licence  SPDX id or the licence's own name; shown to the user
+    metric   True when the coordinates are metres
+    """
+
+    name: str
+    family: str
+    files: tuple[str, ...]
+    licence: str
+    metric: bool = False
+    description: str = ""
+    sha256: Mapping[str, str] = field(default_factory=dict)
