@@ -1,0 +1,1 @@
+"""Closed-form geometry of cameras and pointmaps. Conventions are those of `threer.types`."""
