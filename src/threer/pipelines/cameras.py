@@ -1,0 +1,70 @@
+"""A camera for every frame: focal length from local pointmaps, pose from registered ones."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+
+import numpy as np
+import torch
+
+from threer.geometry.focal import weiszfeld_focal
+from threer.geometry.pnp import camera_from_pointmap
+from threer.geometry.projection import centred_intrinsics, invert_affine, transform_intrinsics
+from threer.types import FloatArray, Frame, Pointmap
+
+PLAUSIBLE_FOCAL = (0.3, 5.0)
+"""Focal lengths outside this range, in units of the longer image side, are taken for failures."""
+MEMORY = 500
+"""How many focal estimates the running median remembers: bounded, for streams without end."""
+
+
+class CameraTracker:
+    """Finds the camera of each frame of one stream (geometry.md sections 6 and 7, quirk S16).
+
+    The lens is taken not to zoom: every frame gets the median of the focal lengths estimated so far (Weiszfeld,
+    confident points only). Poses come from seeded PnP-RANSAC between pixels and the registered pointmap.
+
+    intrinsics  [3, 3] known K in original pixels; nothing is estimated then
+    keep        share of each pointmap, by confidence, that is used
+    """
+
+    def __init__(self, intrinsics: FloatArray | None = None, *, keep: float = 0.7, seed: int = 0) -> None:
+        self._known: FloatArray | None = None if intrinsics is None else np.asarray(intrinsics, dtype=np.float64)
+        self._keep = keep
+        self._seed = seed
+        self._focals: deque[float] = deque(maxlen=MEMORY)
+
+    @property
+    def focal(self) -> float | None:
+        """Focal length in network pixels, as far as known."""
+        return statistics.median(self._focals) if self._focals else None
+
+    def observe(self, local: Pointmap) -> None:
+        """Learn about the focal length from a pointmap in its own camera's frame."""
+        if self._known is not None:
+            return
+        confident = local.conf >= torch.quantile(local.conf.float().flatten(), 1 - self._keep)
+        focal = float(weiszfeld_focal(local.xyz.float(), weights=confident.float()))
+        unit = max(local.conf.shape[-2:])
+        if PLAUSIBLE_FOCAL[0] * unit <= focal <= PLAUSIBLE_FOCAL[1] * unit:
+            self._focals.append(focal)
+
+    def track(self, frame: Frame, world: Pointmap) -> tuple[FloatArray, FloatArray]:
+        """Camera-to-world [4, 4] and K [3, 3] in original pixels; NaN for what was not found."""
+        K: FloatArray
+        if self._known is not None:
+            K = self._known
+            network_K = transform_intrinsics(K, invert_affine(frame.to_original))
+        elif self.focal is not None:
+            network_K = centred_intrinsics(self.focal, *frame.size)
+            K = transform_intrinsics(network_K, frame.to_original)
+        else:
+            return self.missing()
+        found = camera_from_pointmap(world.xyz, world.conf, network_K, keep=self._keep, seed=self._seed)
+        return (np.full((4, 4), np.nan) if found is None else found.c2w), K
+
+    @staticmethod
+    def missing() -> tuple[FloatArray, FloatArray]:
+        """The camera of a frame that could not be reconstructed."""
+        return np.full((4, 4), np.nan), np.full((3, 3), np.nan)

@@ -1,0 +1,248 @@
+"""The event loop of streaming SLAM3R: frames in one by one, final pointmaps out, bounded memory between.
+
+Delayed-exact mode (pipelines.md section 1.15): a frame is reconstructed as soon as the last frame that can
+influence it has arrived, so the result is that of the offline program, while only the frames in reach, the open
+buffer segments and the buffer itself are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from threer.config import StreamingConfig
+from threer.errors import ReconstructionError
+from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.streaming.bootstrap import (
+    initialize_scene,
+    rate_by_ratio,
+    rate_by_registration,
+    search_stride,
+    window,
+)
+from threer.pipelines.streaming.buffer import SceneBuffer
+from threer.pipelines.streaming.networks import Networks, StreamingModel
+from threer.pipelines.streaming.state import Draws, Keyframe, Trace
+from threer.types import Frame, Pointmap, Update
+
+
+class StreamingSession:
+    """Reconstructs a stream of frames with SLAM3R.
+
+    ``push`` every frame in order, then ``finish``; both return the updates that became ready. Each frame is
+    final (or failed) exactly once, in order, at most radius × stride + round − 1 frames after it came in,
+    after an initial wait for the stride search and the initial window.
+
+    tracker  finds a camera for each final frame; None leaves cameras out
+    trace    is told every decision as a small dict: random draws, windows, retrievals, registrations
+    """
+
+    def __init__(
+        self,
+        model: StreamingModel,
+        config: StreamingConfig | None = None,
+        *,
+        tracker: CameraTracker | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.config = config or StreamingConfig()
+        self.stride: int | None = None if self.config.stride == "auto" else self.config.stride
+        self._networks = Networks(model, self.config, trace)
+        self._tracker = tracker
+        self._trace = trace
+        self._draws = Draws(self.config, trace)
+        self._keyframes: dict[int, Keyframe] = {}
+        self._buffer: SceneBuffer | None = None
+        self._count = 0  # frames pushed
+        self._next = 0  # first frame that is not final
+        self._ended = False
+
+    @property
+    def alive(self) -> int:
+        """Frames of which anything is kept: those in reach, in open segments and in the buffer."""
+        return len(self._keyframes)
+
+    def push(self, frame: Frame) -> list[Update]:
+        """Take the next frame; returns the updates of the frames that became final."""
+        if self._ended:
+            raise ReconstructionError("this session has ended; start a new one for more frames")
+        width, height = frame.size
+        first = next(iter(self._keyframes.values()), None)
+        if first is not None and first.true_shape != (height, width):
+            h, w = first.true_shape
+            raise ReconstructionError(
+                f"frame {self._count} ({frame.name}) is {width}×{height} after preparation, the first was {w}×{h}; "
+                "SLAM3R needs frames of one size"
+            )
+        self._keyframes[self._count] = Keyframe(self._count, frame, (height, width))
+        self._count += 1
+        return self._run()
+
+    def finish(self) -> list[Update]:
+        """No more frames will come: reconstruct what is left."""
+        if self._ended:
+            return []
+        self._ended = True
+        if self._count < 2:
+            found = "no frame" if self._count == 0 else "one frame"
+            raise ReconstructionError(f"{found} to reconstruct from; a stream needs at least 2, moving a little")
+        return self._run()
+
+    def _run(self) -> list[Update]:
+        with torch.inference_mode():
+            return list(self._advance())
+
+    def _advance(self) -> Iterator[Update]:
+        if self._buffer is None:
+            if not self._ready_to_begin():
+                return
+            yield from self._begin()
+        while keys := self._next_round():
+            yield from self._register_round(keys)
+
+    # Beginning ------------------------------------------------------------------------------------------------
+
+    def _ready_to_begin(self) -> bool:
+        if self._ended:
+            return True
+        if self.stride is None:
+            wait = self.config.stride_frames
+            if wait is None or self._count < wait:
+                return False
+            self._find_stride()
+        assert self.stride is not None
+        # Frames between the initial ones look `radius` strides ahead of the last of them.
+        beyond = self.config.radius if self.stride > 1 else 0
+        return self._count >= (self.config.init_frames - 1 + beyond) * self.stride + 1
+
+    def _find_stride(self) -> None:
+        self._encode(self._keyframes.values())
+        self.stride = search_stride(self._keyframes, self._networks, self.config, self._draws)
+
+    def _begin(self) -> Iterator[Update]:
+        if self.stride is None:
+            self._find_stride()
+        assert self.stride is not None
+        stride = self.stride
+        size = min(self.config.init_frames, self._count // stride)
+        if size < 2:
+            raise ReconstructionError(
+                f"{self._count} frames are too few for keyframes {stride} apart; "
+                f"give at least {2 * stride} frames or a smaller stride"
+            )
+        self._encode(self._keyframes.values())
+        start = initialize_scene(
+            [self._keyframes[i * stride] for i in range(size)], self._networks, self.config, self._trace
+        )
+        last = start.keyframes[-1].index
+        between = [self._keyframes[i] for i in range(last) if i % stride]
+        if self.config.init_confidence == "register":
+            rate_by_registration(start, self._networks)
+        self._localize(between)
+        step = self.config.round_frames
+        for chunk in (between[i : i + step] for i in range(0, len(between), step)):
+            maps = self._networks.registered([start.keyframes] * len(chunk), [[k] for k in chunk])
+            for keyframe, (world,) in zip(chunk, maps, strict=True):
+                keyframe.register(world)
+        if self.config.init_confidence == "ratio":
+            rate_by_ratio(start, between)
+        self._buffer = SceneBuffer(self.config, self._draws, stride, start.keyframes)
+        yield from self._emit(range(last + 1))
+
+    # Rounds ---------------------------------------------------------------------------------------------------
+
+    def _next_round(self) -> list[Keyframe]:
+        """The frames to register together next, or none while a frame they depend on is missing."""
+        assert self.stride is not None
+        size = max(1, min((self.stride + 1) // 2, self.config.round_frames))
+        stop = min(self._next + size, self._count)
+        reach = self.config.radius * self.stride
+        if not self._ended and self._next + size + reach > self._count:
+            return []
+        return [self._keyframes[i] for i in range(self._next, stop)]
+
+    def _register_round(self, keys: list[Keyframe]) -> Iterator[Update]:
+        assert self._buffer is not None
+        reach = [k for k in self._keyframes.values() if k.tokens is None]
+        self._encode(reach)
+        self._localize(keys)
+        vote = self.config.retrieval_queries == "every_second"
+        queries = keys[::2] if vote else [keys[len(keys) // 2]]
+        scene = self._networks.retrieve(queries, self._buffer.keyframes)
+        self._networks.register(scene, keys)
+        upto = keys[-1].index + 1
+        self._buffer.consider(upto, self._keyframes)
+        yield from self._emit(range(keys[0].index, upto))
+
+    # Steps ----------------------------------------------------------------------------------------------------
+
+    def _encode(self, keyframes: Iterable[Keyframe]) -> None:
+        self._networks.encode([k for k in keyframes if k.tokens is None])
+
+    def _localize(self, keys: list[Keyframe]) -> None:
+        assert self.stride is not None
+        if not keys:
+            return
+        self._networks.localize(
+            [
+                [self._keyframes[i] for i in window(k.index, self.stride, self.config.radius, self._count)]
+                for k in keys
+            ]
+        )
+        if self.config.preset == "parity":
+            return
+        for key in keys:
+            assert key.local is not None
+            if not (key.local.conf > self.config.point_conf).any():
+                key.failure = f"no point is more confident than {self.config.point_conf}"
+
+    def _emit(self, indices: range) -> Iterator[Update]:
+        """Final updates of registered frames; lets go of everything that is not needed any more."""
+        ready = [self._keyframes[i] for i in indices]
+        if self._tracker:
+            for keyframe in ready:
+                if keyframe.local is not None and not keyframe.failure:
+                    self._tracker.observe(keyframe.local)
+        updates = [self._final(keyframe) for keyframe in ready]
+        self._next = indices.stop
+        self._forget()
+        yield from updates
+
+    def _final(self, keyframe: Keyframe) -> Update:
+        frame, world, local = keyframe.frame, keyframe.world, keyframe.local
+        assert frame is not None
+        assert world is not None
+        keyframe.frame = keyframe.local = None
+        if keyframe.failure:
+            world = Pointmap(world.xyz, torch.zeros_like(world.conf))
+        c2w = K = None
+        if self._tracker:
+            c2w, K = self._tracker.missing() if keyframe.failure else self._tracker.track(frame, world)
+        return Update(
+            kind="failed" if keyframe.failure else "final",
+            frame=frame,
+            points=_to_cpu(world),
+            local=None if local is None else _to_cpu(local),
+            c2w=c2w,
+            K=K,
+            message=keyframe.failure,
+        )
+
+    def _forget(self) -> None:
+        """Keep tokens of the frames in reach, everything of open segments and the buffer, nothing else."""
+        assert self._buffer is not None
+        assert self.stride is not None
+        oldest = self._next - self.config.radius * self.stride
+        kept = {k.index for k in self._buffer.keyframes}
+        for index in [i for i in self._keyframes if i < self._next]:
+            if index in kept or index >= self._buffer.milestone:
+                continue
+            if index < oldest:
+                del self._keyframes[index]
+            else:
+                self._keyframes[index].world = None
+
+
+def _to_cpu(points: Pointmap) -> Pointmap:
+    return Pointmap(points.xyz.cpu(), points.conf.cpu())

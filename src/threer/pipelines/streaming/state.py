@@ -1,0 +1,107 @@
+"""What the streaming pipeline keeps of a frame, and the random numbers it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from threer.config import StreamingConfig
+from threer.types import Frame, Pointmap, View
+
+Trace = Callable[[dict[str, Any]], None]
+Purpose = Literal["stride", "buffer"]
+
+
+def normalized(confidence: float) -> float:
+    """(c - 1) / c, in [0, 1) for a mean confidence c >= 1."""
+    return (confidence - 1.0) / confidence
+
+
+@dataclass(eq=False)
+class Keyframe:
+    """One frame on its way through the pipeline; fields are filled as it goes and dropped when no longer needed.
+
+    tokens      [N, C] encoder output before the encoder's final norm
+    local       [H, W] pointmap in the frame's own camera, network scale
+    world       [H, W] registered pointmap, world frame
+    local_conf  mean confidence of `local`
+    world_conf  mean confidence of `world`
+    """
+
+    index: int
+    frame: Frame | None
+    true_shape: tuple[int, int]
+    tokens: Tensor | None = None
+    local: Pointmap | None = None
+    world: Pointmap | None = None
+    local_conf: float = 0.0
+    world_conf: float = 0.0
+    failure: str = ""
+
+    def register(self, world: Pointmap) -> None:
+        self.world = world
+        self.world_conf = float(world.conf.mean())
+
+    def localize(self, local: Pointmap) -> None:
+        self.local = local
+        self.local_conf = float(local.conf.mean())
+
+    @property
+    def score(self) -> float:
+        """How good a scene frame it would make (pipelines.md section 1.10)."""
+        return normalized(self.world_conf) * normalized(self.local_conf)
+
+
+def stack_views(keyframes: list[Keyframe], points: list[Tensor] | None = None) -> View:
+    """One View whose batch is ``keyframes`` (all encoded), with their [H, W, 3] ``points`` if given."""
+    tokens = []
+    for keyframe in keyframes:
+        assert keyframe.tokens is not None, f"frame {keyframe.index} has no tokens"
+        tokens.append(keyframe.tokens)
+    return View(
+        tokens=torch.stack(tokens),
+        true_shape=torch.tensor([keyframe.true_shape for keyframe in keyframes]),
+        points=None if points is None else torch.stack(points),
+    )
+
+
+class Draws:
+    """Random numbers of one run.
+
+    Each purpose has a generator of its own, so that a stride search cannot change what the buffer keeps. The
+    parity preset shares one legacy stream between both, as the original does.
+    """
+
+    def __init__(self, config: StreamingConfig, trace: Trace | None = None) -> None:
+        self._trace = trace
+        self._legacy = np.random.RandomState(config.seed) if config.preset == "parity" else None
+        purposes: tuple[Purpose, ...] = ("stride", "buffer")
+        self._own = {name: np.random.default_rng([config.seed, k]) for k, name in enumerate(purposes)}
+
+    def choice(self, purpose: Purpose, first: int, last: int, size: int) -> list[int]:
+        """``size`` distinct numbers out of first..last, both included."""
+        generator = self._legacy or self._own[purpose]
+        drawn = [int(x) for x in generator.choice(np.arange(first, last + 1), size, replace=False)]
+        self._tell(kind="random.choice", population=[first, last, last - first + 1], size=size, result=drawn)
+        return drawn
+
+    def uniform(self, purpose: Purpose) -> float:
+        """A number in [0, 1)."""
+        drawn = float(self._legacy.rand() if self._legacy else self._own[purpose].random())
+        self._tell(kind="random.rand", result=drawn)
+        return drawn
+
+    def below(self, purpose: Purpose, high: int) -> int:
+        """A whole number in 0..high-1."""
+        drawn = int(self._legacy.randint(high) if self._legacy else self._own[purpose].integers(high))
+        self._tell(kind="random.randint", high=high, result=drawn)
+        return drawn
+
+    def _tell(self, **event: Any) -> None:
+        if self._trace:
+            self._trace(event)
