@@ -1,0 +1,61 @@
+"""Heads that turn decoder tokens into pointmaps (DUSt3R, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from threer.nn.encoder import PATCH
+
+PointMode = Literal["exp", "linear", "square"]
+
+
+def to_points(raw: Tensor, mode: PointMode = "exp") -> Tensor:
+    """Raw vectors [..., 3] to points [..., 3]: same direction, distance expm1(norm), norm or norm²."""
+    if mode == "linear":
+        return raw
+    distance = raw.norm(dim=-1, keepdim=True)
+    direction = raw / distance.clamp(min=1e-8)
+    return direction * (distance.square() if mode == "square" else distance.expm1())
+
+
+def to_confidence(raw: Tensor, least: float = 1.0, most: float = math.inf) -> Tensor:
+    """Raw values to confidences in [least, most]: least + exp(raw)."""
+    return least + raw.exp().clamp(max=most - least)
+
+
+def camera_rays(size: tuple[int, int], tangent: float, device: torch.device | None = None) -> Tensor:
+    """[3, H, W] directions (x/f, y/f, 1) of a pinhole camera; x/f = ``tangent`` at half of the longer side."""
+    height, width = size
+    focal = max(height, width) / 2 / tangent
+    y = (torch.arange(height, device=device, dtype=torch.float32) - (height - 1) / 2) / focal
+    x = (torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2) / focal
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack((columns, rows, torch.ones_like(rows)))
+
+
+class LinearHead(nn.Module):
+    """One linear layer from a token to the 16×16 pixels of its patch: raw x, y, z and confidence.
+
+    ``ray_prior`` (tangent of half the field of view) adds a fixed bundle of rays to the raw points, so that an
+    untrained head already predicts the frustum of a camera and training only has to bend it.
+    """
+
+    def __init__(self, dim: int, ray_prior: float | None = None) -> None:
+        super().__init__()
+        self.ray_prior = ray_prior
+        self.linear = nn.Linear(dim, 4 * PATCH**2)
+
+    def forward(self, taps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Last of ``taps`` [B, N, C] -> raw [B, 4, H, W] for images of ``size`` (H, W)."""
+        rows, columns = size[0] // PATCH, size[1] // PATCH
+        patches = self.linear(taps[-1]).transpose(1, 2).unflatten(2, (rows, columns))  # [B, 4·256, h, w]
+        raw = F.pixel_shuffle(patches, PATCH)
+        if self.ray_prior is not None:
+            raw = raw + F.pad(camera_rays(size, self.ray_prior, raw.device), (0, 0, 0, 0, 0, 1))
+        return raw
