@@ -14,15 +14,15 @@ def mean_distance(points: Tensor, masks: Tensor | None = None) -> Tensor:
     points  [..., V, H, W, 3]; the views V are taken jointly
     masks   [..., V, H, W] bool, or None when every point counts
 
-    Returns [...], at least 1e-8. The official code adds 1e-8 to the count, which float32 cannot see above one point.
+    Returns [...], at least 1e-8.
     """
     _check(points, masks)
     if masks is None:
-        return points.norm(dim=-1).mean(dim=(-3, -2, -1)).clamp(min=SMALLEST_SCALE)
+        masks = torch.ones(points.shape[:-1], dtype=torch.bool, device=points.device)
     # Zeroed before the norm, not after: an invalid NaN would otherwise come back in the gradient.
-    distance = torch.where(masks[..., None], points, 0.0).norm(dim=-1)  # [..., V, H, W]
+    distance: Tensor = torch.linalg.vector_norm(torch.where(masks[..., None], points, 0.0), dim=-1)
     count = masks.sum(dim=(-3, -2, -1)).clamp(min=1)
-    return (distance.sum(dim=(-3, -2, -1)) / count).clamp(min=SMALLEST_SCALE)
+    return (distance.sum(dim=(-3, -2, -1)) / count).clamp(min=SMALLEST_SCALE)  # [...]
 
 
 def normalize(points: Tensor, masks: Tensor | None = None, *, zero_invalid: bool = False) -> tuple[Tensor, Tensor]:
