@@ -23,6 +23,10 @@ AFFINITY_DEPTH = 2
 class SLAM3RConfig(TrunkConfig):
     """Sizes of both halves of SLAM3R; the defaults are the published ones."""
 
+    point_prior: bool = False
+    """Local-to-World's heads move the points they were given, instead of making points up from rays: an untrained
+    network then leaves scene frames where they are and key frames at the world's origin."""
+
     @property
     def input(self) -> InputSpec:
         return InputSpec(self.image_size, square=True)
@@ -119,7 +123,8 @@ class LocalToWorld(Trunk):
     """
 
     def __init__(self, config: SLAM3RConfig, encoder: bool = False) -> None:
-        super().__init__(config, encoder)
+        super().__init__(replace(config, ray_prior=None) if config.point_prior else config, encoder)
+        self.point_prior = config.point_prior
         self.point_embed = PointEmbed(config.dec_dim)
 
     def forward(self, scene: Sequence[View], keys: Sequence[View], keys_only: bool = False) -> list[Prediction]:
@@ -141,10 +146,20 @@ class LocalToWorld(Trunk):
             keep=set(self.taps),
             last="second" if keys_only else None,
         )
-        maps = self.pointmaps(self.second_head, features[:, split:], second, keys)
+        start = self._start(views)
+        maps = self.pointmaps(
+            self.second_head, features[:, split:], second, keys, None if start is None else start[:, split:]
+        )
         if not keys_only:
-            maps = self.pointmaps(self.first_head, features[:, :split], first, scene) + maps
+            scene_start = None if start is None else start[:, :split]
+            maps = self.pointmaps(self.first_head, features[:, :split], first, scene, scene_start) + maps
         return [Prediction(m, frame="world") for m in maps]
+
+    def _start(self, views: list[View]) -> Tensor | None:
+        """[B, V, H, W, 3] points that the heads move, or None when they start from nothing."""
+        if not self.point_prior:
+            return None
+        return torch.stack([v.points for v in views if v.points is not None], dim=1)
 
     def _offsets(self, views: list[View]) -> Tensor:
         """[B, V, N, C_d] point embeddings."""

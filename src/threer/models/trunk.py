@@ -18,7 +18,7 @@ from threer.nn.blocks import layer_norm
 from threer.nn.decoder import Stream, TwoStreamDecoder
 from threer.nn.dpt import DPTDims, DPTHead, dpt_taps
 from threer.nn.encoder import Layout, ViTEncoder
-from threer.nn.heads import LinearHead, PointMode, to_confidence, to_points
+from threer.nn.heads import LinearHead, PointMode, from_points, to_confidence, to_points
 from threer.nn.rope import BASE
 from threer.types import Pointmap, View
 
@@ -181,16 +181,27 @@ class Trunk(nn.Module):
         return Stream(self.bridge(features), positions, offset)
 
     def pointmaps(
-        self, head: nn.Module, features: Tensor, layers: Mapping[int, Tensor], views: Sequence[View]
+        self,
+        head: nn.Module,
+        features: Tensor,
+        layers: Mapping[int, Tensor],
+        views: Sequence[View],
+        start: Tensor | None = None,
     ) -> list[Pointmap]:
-        """What ``head`` makes of one stream: ``features`` [B, V, N, C_e], decoder ``layers`` [B, V, N, C_d]."""
+        """What ``head`` makes of one stream: ``features`` [B, V, N, C_e], decoder ``layers`` [B, V, N, C_d].
+
+        ``start`` [B, V, H, W, 3] are points that the head's raw output moves, or None for the origin.
+        """
         depth = self.config.dec_depth
         chosen = {0: features} | dict(layers) | {depth: self.decoder_norm(layers[depth])}
         # The point activation is an exponential: heads always run in float32 (networks.md section 6).
         with torch.autocast(features.device.type, enabled=False):
             raw = self._raw_maps(head, [chosen[k].float().flatten(0, 1) for k in self.taps], _shapes(views))
             raw = torch.unflatten(raw, 0, features.shape[:2])  # [B, V, 4, H, W]
-            xyz = to_points(raw[:, :, :3].movedim(2, -1), self.config.point_mode)
+            vectors = raw[:, :, :3].movedim(2, -1)
+            if start is not None:
+                vectors = vectors + from_points(start, self.config.point_mode)
+            xyz = to_points(vectors, self.config.point_mode)
             conf = to_confidence(raw[:, :, 3], self.config.conf_min, self.config.conf_max)
         return [Pointmap(xyz[:, v], conf[:, v]) for v in range(len(views))]
 

@@ -19,9 +19,18 @@ def to_points(raw: Tensor, mode: PointMode = "exp") -> Tensor:
     """Raw vectors [..., 3] to points [..., 3]: same direction, distance expm1(norm), norm or norm²."""
     if mode == "linear":
         return raw
-    distance = raw.norm(dim=-1, keepdim=True)
+    distance: Tensor = torch.linalg.vector_norm(raw, dim=-1, keepdim=True)
     direction = raw / distance.clamp(min=1e-8)
     return direction * (distance.square() if mode == "square" else distance.expm1())
+
+
+def from_points(points: Tensor, mode: PointMode = "exp") -> Tensor:
+    """The raw vectors [..., 3] that `to_points` turns into ``points`` [..., 3]."""
+    if mode == "linear":
+        return points
+    distance: Tensor = torch.linalg.vector_norm(points, dim=-1, keepdim=True)
+    direction = points / distance.clamp(min=1e-8)
+    return direction * (distance.sqrt() if mode == "square" else distance.log1p())
 
 
 def to_confidence(raw: Tensor, least: float = 1.0, most: float = math.inf) -> Tensor:
