@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from threer.errors import ThreerError
@@ -137,3 +137,41 @@ class StreamingConfig:
             retrieval_queries="every_second",
         )
         return dataclasses.replace(official, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Settings of `reconstruct`."""
+
+    method: Literal["auto", "slam3r"] = "auto"
+    """Which system reconstructs; `auto` chooses by the source and says why."""
+    weights: str = "slam3r"
+    """Which weights: `slam3r` (the published ones if they are on disk, else the packaged `slam3r-mini`),
+    `slam3r-mini`, `slam3r@hub` (downloads), a file or a folder."""
+    fps: float | None = 5.0
+    """Frames per second to take from a video; None takes every frame."""
+    start: float | None = None
+    """Start time in the video, seconds."""
+    end: float | None = None
+    """End time in the video, seconds."""
+    max_frames: int | None = None
+    """Stop after this many frames."""
+    intrinsics: tuple[float, float, float, float] | None = None
+    """Known fx, fy, cx, cy in original pixels (pixel centres at integers); estimated when not given."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `mps` or `auto`."""
+    precision: Literal["float16", "float32"] = "float16"
+    """Precision of the points kept on disk."""
+    keep: float = 0.7
+    """Share of each frame's points, by confidence, that goes into the cloud."""
+    overwrite: bool = False
+    """Replace a finished run in the output folder."""
+    streaming: StreamingConfig = field(default_factory=StreamingConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ThreerError(f"keep must be above 0 and at most 1, got {self.keep}")
+        self.frames()  # checks fps, start, end and max_frames
+
+    def frames(self) -> SourceConfig:
+        return SourceConfig(fps=self.fps, start=self.start, end=self.end, max_frames=self.max_frames)

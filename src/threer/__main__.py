@@ -1,0 +1,7 @@
+"""`python -m threer` is `threer`."""
+
+import sys
+
+from threer.cli import main
+
+sys.exit(main())

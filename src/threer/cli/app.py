@@ -1,0 +1,106 @@
+"""From arguments to functions, and from errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from threer.config import Preset, ReconstructConfig, StreamingConfig
+from threer.errors import ThreerError
+
+FOUR_FLOATS = tuple[float, float, float, float] | None
+
+
+def run(argv: list[str]) -> int:
+    """Parse ``argv``, call the verb, return the exit code."""
+    console = Console(stderr=True)
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            {"reconstruct": _reconstruct_with_defaults(argv), "demo": demo},
+            args=argv,
+            prog="threer",
+            description="Feed-forward 3D reconstruction: a video or images in, a coloured point cloud and a camera "
+            "for every frame out.",
+            registry=_registry(),
+        )
+    except ThreerError as error:
+        console.print(f"threer: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("threer: interrupted; all frames that were final are kept", markup=False)
+        return 130
+
+
+def _reconstruct_with_defaults(argv: list[str]) -> Any:
+    """The verb, with the defaults of the preset that ``argv`` names: a preset changes what is *not* given."""
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--preset", default="default")
+    preset: Preset = "parity" if early.parse_known_args(argv)[0].preset == "parity" else "default"
+    streaming = StreamingConfig.parity() if preset == "parity" else StreamingConfig()
+    defaults = ReconstructConfig(streaming=streaming)
+
+    def reconstruct(
+        source: tyro.conf.Positional[tuple[str, ...]],
+        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out"),
+        config: tyro.conf.OmitArgPrefixes[ReconstructConfig] = defaults,
+        json: bool = False,
+    ) -> int:
+        """Reconstruct a video, a folder or glob of images, or a list of image files.
+
+        Args:
+            source: A video file, a folder, a glob in quotes, or image files.
+            out: Folder of the run.
+            config: Settings.
+            json: Print the report as JSON on standard output, and nothing else.
+        """
+        from threer.cli.reconstruct import reconstruct as command
+
+        if not source:
+            raise ThreerError("no source given: name a video, a folder or image files")
+        return command(source[0] if len(source) == 1 else list(source), out, config, json=json)
+
+    return reconstruct
+
+
+def demo(out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("demo"), seed: int = 20260) -> int:
+    """Render a walk through a made-up room, reconstruct it with the packaged weights, and score the result.
+
+    Args:
+        out: Folder for the video, the run and the pictures.
+        seed: Which room.
+    """
+    from threer.apps.demo import demo as app
+
+    return app(out, seed)
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Lets four numbers be written with commas, as cameras are: --intrinsics 585,585,320,240."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def four_floats(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type != FOUR_FLOATS:
+            return None
+
+        def parse(arguments: list[str]) -> tuple[float, ...] | None:
+            if arguments == ["None"]:
+                return None
+            values = tuple(float(v) for v in arguments[0].split(","))
+            if len(values) != 4:
+                raise ValueError(f"expected four numbers fx,fy,cx,cy, got {arguments[0]}")
+            return values
+
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FX,FY,CX,CY",
+            instance_from_str=parse,
+            is_instance=lambda value: value is None or (isinstance(value, tuple) and len(value) == 4),
+            str_from_instance=lambda value: ["None" if value is None else ",".join(map(str, value))],
+        )
+
+    return registry

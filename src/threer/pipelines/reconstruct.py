@@ -1,0 +1,214 @@
+"""From a video or a folder of images to a finished run: the one call most users need."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from threer.config import ReconstructConfig
+from threer.errors import ThreerError
+from threer.io.runs import RunWriter, Scene
+from threer.io.sources import FrameSource, open_source, to_frame
+from threer.models import load_model
+from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.streaming import StreamingSession
+from threer.render.overview import overview
+from threer.render.pictures import save_png
+from threer.types import Checkpoint, FloatArray, Observer, Update
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a reconstruction is about to do.
+
+    expected  frames to come, or None when the source cannot tell
+    """
+
+    source: str
+    method: str
+    why: str
+    checkpoint: Checkpoint
+    device: str
+    expected: int | None
+    out: Path
+
+
+def reconstruct(
+    source: str | Path | Sequence[str | Path],
+    out: str | Path = "out",
+    config: ReconstructConfig | None = None,
+    *,
+    observers: Sequence[Observer] = (),
+    on_start: Callable[[Start], None] | None = None,
+    **settings: Any,
+) -> Scene:
+    """Reconstruct ``source`` into the run folder ``out`` and return a handle on it.
+
+    source     a video file, a folder or glob of images, or a list of image files
+    out        folder of the run; it is made, and a finished run in it is kept unless `overwrite` is set
+    config     all settings; single ones can be given by name instead: ``fps=5, weights="slam3r-mini"``
+    observers  are told every update: points, confidence and camera of each final frame
+    on_start   is told once what was chosen, before the first frame
+
+    Memory does not grow with the length of the video. When something stops the run, from a broken file to
+    Ctrl-C, the frames that were final by then are kept and the run is marked.
+
+    Raises `SourceError`, `CheckpointError`, `ReconstructionError` or `RunError`, each with one plain line.
+    """
+    config = dataclasses.replace(config or ReconstructConfig(), **settings)
+    clock = _Clock()
+    frames = open_source(source, config.frames())
+    with clock("loading"):
+        device = _device(config.device)
+        model = load_model(config.weights, device=device)
+    method, why = _method(frames)
+    start = Start(str(source), method, why, model.checkpoint, device, frames.expected, Path(out))
+    writer = RunWriter(
+        Path(out),
+        {
+            "source": str(source),
+            "method": method,
+            "checkpoint": dataclasses.asdict(model.checkpoint),
+            "device": device,
+            **dataclasses.asdict(config),
+        },
+        precision=config.precision,
+        overwrite=config.overwrite,
+    )
+    if on_start:
+        on_start(start)
+    session = StreamingSession(
+        model,
+        config.streaming,
+        tracker=CameraTracker(_intrinsics(config), seed=config.streaming.seed),
+    )
+    tally = _Tally()
+
+    def deliver(updates: list[Update]) -> None:
+        with clock("writing"):
+            for update in updates:
+                for observer in (tally, writer, *observers):
+                    observer.on(update)
+
+    def report() -> dict[str, Any]:
+        return {
+            "frames": {**tally.counts(), "skipped": [dataclasses.asdict(s) for s in frames.skipped]},
+            "notes": list(frames.notes),
+            "stride": session.stride,
+            "seconds": clock.seconds(),
+            "frames_per_second": tally.final / max(clock.total(), 1e-9),
+            "peak_memory_mib": _peak_memory_mib(),
+            "torch_threads": torch.get_num_threads(),
+        }
+
+    try:
+        with clock("reading"):
+            raw = next(iterator := iter(frames), None)
+        while raw is not None:
+            with clock("reading"):
+                frame = to_frame(raw, model.input)
+            with clock("reconstruction"):
+                updates = session.push(frame)
+            deliver(updates)
+            with clock("reading"):
+                raw = next(iterator, None)
+        with clock("reconstruction"):
+            updates = session.finish()
+        deliver(updates)
+    except KeyboardInterrupt:
+        writer.finish("interrupted", report())
+        raise
+    except (ThreerError, OSError):
+        writer.finish("failed", report())
+        raise
+    with clock("writing"):
+        writer.finish("complete", report())
+    scene = Scene.open(out)
+    with clock("picture"):
+        xyz, rgb, _ = scene.cloud(keep=config.keep)
+        save_png(Path(out) / "preview.png", overview(xyz, rgb, scene.trajectory))
+    return scene
+
+
+class _Tally:
+    """Counts what became of the frames."""
+
+    def __init__(self) -> None:
+        self.final = self.failed = self.without_camera = 0
+
+    def on(self, update: Update) -> None:
+        self.final += update.kind == "final"
+        self.failed += update.kind == "failed"
+        self.without_camera += update.c2w is not None and not np.isfinite(update.c2w).all()
+
+    def counts(self) -> dict[str, int]:
+        return {"final": self.final, "failed": self.failed, "without_camera": self.without_camera}
+
+
+class _Clock:
+    """Seconds spent in each named part of the work."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self._parts: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._parts[part] = self._parts.get(part, 0.0) + time.perf_counter() - begun
+
+    def total(self) -> float:
+        return time.perf_counter() - self._begun
+
+    def seconds(self) -> dict[str, float]:
+        return {**{k: round(v, 3) for k, v in self._parts.items()}, "total": round(self.total(), 3)}
+
+
+def _method(frames: FrameSource) -> tuple[str, str]:
+    if frames.kind == "video":
+        return "slam3r", "a video is reconstructed frame by frame as it plays"
+    if frames.is_sequence:
+        return "slam3r", "numbered images are taken as the frames of a video"
+    return "slam3r", "the images are taken as a video in the order of their names; unordered photos will not fit"
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _intrinsics(config: ReconstructConfig) -> FloatArray | None:
+    if config.intrinsics is None:
+        return None
+    fx, fy, cx, cy = config.intrinsics
+    if not all(math.isfinite(v) for v in config.intrinsics) or fx <= 0 or fy <= 0:
+        raise ThreerError(
+            f"intrinsics must be fx,fy,cx,cy in original pixels with positive fx and fy, got {fx},{fy},{cx},{cy}"
+        )
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
+
+
+def _peak_memory_mib() -> float | None:
+    """Largest resident size of this process so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)
