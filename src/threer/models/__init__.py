@@ -1,0 +1,7 @@
+"""The networks, and where their weights come from."""
+
+from threer.models.dust3r import DUSt3R, DUSt3RConfig
+from threer.models.official import from_official
+from threer.models.slam3r import SLAM3R, SLAM3RConfig
+
+__all__ = ["SLAM3R", "DUSt3R", "DUSt3RConfig", "SLAM3RConfig", "from_official"]

@@ -39,7 +39,7 @@ class DUSt3R(Trunk):
         tokens = self._symmetrized_tokens(views) if symmetrized else self.tokens_of(views)
         features = [self.encoder_norm(t).unsqueeze(1) for t in tokens]  # [B, 1, N, C_e] each
         streams = [self.stream(f, [v]) for f, v in zip(features, views, strict=True)]
-        layers = self.decoder(streams[0], streams[1], keep=self.taps)
+        layers = self.decode(streams[0], streams[1])
         return [
             Prediction(self.pointmaps(head, features[i], layers[i], [views[i]])[0], frame="first")
             for i, head in enumerate((self.first_head, self.second_head))

@@ -82,18 +82,18 @@ class ImageToPoints(Trunk):
             )
         sources = [v for i, v in enumerate(views) if i != ref]
         features = _features(self, [views[ref], *sources])
-        depth = self.config.dec_depth
-        affinity_depth = min(AFFINITY_DEPTH, depth)
-        first, second = self.decoder(
+        affinity_depth = min(AFFINITY_DEPTH, self.config.dec_depth)
+        first, second = self.decode(
             self.stream(features[:, :1], [views[ref]]),
             self.stream(features[:, 1:], sources),
-            keep={*self.taps, affinity_depth},
+            also=affinity_depth,
             last="first" if reference_only else None,
         )
         maps = self.pointmaps(self.first_head, features[:, :1], first, [views[ref]])
         reference = Prediction(maps[0], frame="reference")
         if reference_only:
             return [reference]
+        # In a decoder of two layers these are normalised, unlike in `affinity`: so it is in the published code.
         logits = self.affinity_head(second[affinity_depth])  # [B, V - 1, N]
         maps = self.pointmaps(self.second_head, features[:, 1:], second, sources)
         predictions = [Prediction(m, "reference", logits[:, i]) for i, m in enumerate(maps)]
@@ -140,10 +140,9 @@ class LocalToWorld(Trunk):
         split = len(scene)
         features = _features(self, views)
         offsets = self._offsets(views)
-        first, second = self.decoder(
+        first, second = self.decode(
             self.stream(features[:, :split], scene, offsets[:, :split]),
             self.stream(features[:, split:], keys, offsets[:, split:]),
-            keep=set(self.taps),
             last="second" if keys_only else None,
         )
         start = self._start(views)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from threer.config import InputSpec
 from threer.errors import ThreerError
 from threer.nn.blocks import layer_norm
-from threer.nn.decoder import Stream, TwoStreamDecoder
+from threer.nn.decoder import Side, Stream, TwoStreamDecoder
 from threer.nn.dpt import DPTDims, DPTHead, dpt_taps
 from threer.nn.encoder import Layout, ViTEncoder
 from threer.nn.heads import LinearHead, PointMode, from_points, to_confidence, to_points
@@ -180,6 +180,20 @@ class Trunk(nn.Module):
         positions = torch.unflatten(positions, 0, features.shape[:2])
         return Stream(self.bridge(features), positions, offset)
 
+    def decode(
+        self, first: Stream, second: Stream, also: int | None = None, last: Side | None = None
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Layers [B, V, N, C_d] that the heads read, and layer ``also``, of both streams; the last one normalised.
+
+        ``last`` names the only stream whose last layer is wanted.
+        """
+        depth = self.config.dec_depth
+        first_layers, second_layers = self.decoder(first, second, {*self.taps, also or depth}, last=last)
+        for layers in (first_layers, second_layers):
+            if depth in layers:
+                layers[depth] = self.decoder_norm(layers[depth])
+        return first_layers, second_layers
+
     def pointmaps(
         self,
         head: nn.Module,
@@ -192,8 +206,7 @@ class Trunk(nn.Module):
 
         ``start`` [B, V, H, W, 3] are points that the head's raw output moves, or None for the origin.
         """
-        depth = self.config.dec_depth
-        chosen = {0: features} | dict(layers) | {depth: self.decoder_norm(layers[depth])}
+        chosen = {0: features} | dict(layers)
         # The point activation is an exponential: heads always run in float32 (networks.md section 6).
         with torch.autocast(features.device.type, enabled=False):
             raw = self._raw_maps(head, [chosen[k].float().flatten(0, 1) for k in self.taps], _shapes(views))

@@ -5,6 +5,7 @@ Tokens of several views are [B, V, N, C]; each view is attended to on its own.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ def layer_norm(dim: int) -> nn.LayerNorm:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[..., N, C] -> [..., heads, N, C/heads]."""
-    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(-3, -2)
 
 
 def merge_heads(x: Tensor) -> Tensor:

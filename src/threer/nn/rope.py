@@ -49,6 +49,6 @@ def apply_rope(x: Tensor, table: RopeTable) -> Tensor:
     The first half of D turns with y, the second with x; inside a half element k is paired with k + Q.
     """
     cos, sin = table.cos.unsqueeze(-4), table.sin.unsqueeze(-4)  # [B, 1, N, 2, Q]
-    u, v = x.unflatten(-1, (2, 2, cos.shape[-1])).unbind(-2)  # each [B, heads, N, 2, Q]
+    u, v = torch.unflatten(x, -1, (2, 2, cos.shape[-1])).unbind(-2)  # each [B, heads, N, 2, Q]
     rotated = torch.stack((u * cos - v * sin, v * cos + u * sin), dim=-2)
     return rotated.flatten(-3).to(x.dtype)

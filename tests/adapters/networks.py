@@ -1,0 +1,161 @@
+"""Reference cases of DUSt3R and SLAM3R's two halves: final maps and the steps on the way."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threer.models.dust3r import DUSt3R
+from threer.models.official import from_official
+from threer.models.slam3r import ImageToPoints, LocalToWorld
+from threer.models.trunk import Trunk
+from threer.types import Prediction, View
+
+Results = dict[str, Tensor]
+
+
+def run_case(config: dict[str, Any], inputs: dict[str, Tensor], weights: dict[str, Tensor]) -> Results:
+    """All results of a case of DUSt3R, Image-to-Points or Local-to-World, under the reference names."""
+    family, run = FAMILIES[config["model"].removeprefix("SLAM3R ").split()[0]]
+    model = from_official(family, config["constructor"], weights, config.get("dpt_dims"))
+    with torch.no_grad():
+        results: Results = run(model, config, _views(inputs))
+    return {name: tensor.contiguous() for name, tensor in results.items()}
+
+
+def run_dust3r(model: DUSt3R, config: dict[str, Any], inputs: dict[str, Results]) -> Results:
+    sides = ("view1", "view2")
+    images = [inputs[side]["img"] for side in sides]
+    shapes = [inputs[side]["true_shape"] for side in sides]
+    symmetrized = bool(config.get("symmetrize")) or _swapped(*(inputs[side]["instance"] for side in sides))
+    if config.get("symmetrize"):
+        images = _both_orders(*images)
+        shapes = _both_orders(*shapes)
+    views = [View(image, shape) for image, shape in zip(images, shapes, strict=True)]
+    with recorded(model) as calls:
+        predictions = model(views, symmetrized=symmetrized)
+    results = {}
+    for i, side in enumerate(sides):
+        results[f"pos.{side}"] = model.layout([views[i]]).positions()
+        results[f"enc_tokens.{side}"] = calls["encoder_norm"][i].squeeze(1)
+        results[f"decoder_embed.{side}"] = calls["bridge"][i].squeeze(1)
+        results[f"dec_block0.{side}"] = calls[("first_block", "second_block")[i]][0].squeeze(1)
+        results[f"dec_norm.{side}"] = calls["decoder_norm"][i].squeeze(1)
+    return results | _maps(predictions, first_is_own=[True, False], start=1)
+
+
+def run_i2p(model: ImageToPoints, config: dict[str, Any], inputs: dict[str, Results]) -> Results:
+    views = [View(v.get("img"), v["true_shape"], v.get("img_tokens")) for v in inputs.values()]
+    ref = config.get("ref_id", -1)
+    ref = (len(views) - 1) // 2 if ref == -1 else ref
+    with recorded(model) as calls:
+        predictions = model(views, ref)
+    results = _sides(calls) | _maps(predictions, [i == ref for i in range(len(views))])
+    for i, (view, tokens) in enumerate(zip(views, model.tokens_of(views), strict=True)):
+        results[f"pos.view{i}"] = model.layout([view]).positions()
+        results[f"enc_tokens_raw.view{i}"] = tokens
+        if i != ref:
+            logits = predictions[i].logits
+            assert logits is not None
+            results[f"pred{i}.pseudo_conf"] = logits
+    sources = [view for i, view in enumerate(views) if i != ref]
+    for depth in config.get("corr_depths", []):
+        chosen = {} if depth == -1 else {"depth": depth}
+        results[f"corr_score.depth{depth}"] = model.affinity(views[ref], sources, **chosen)
+    return results
+
+
+def run_l2w(model: LocalToWorld, config: dict[str, Any], inputs: dict[str, Results]) -> Results:
+    views = []
+    for v in inputs.values():
+        points = v["pts3d_world"] if "pts3d_world" in v else v["pts3d_cam"]
+        points = points.movedim(1, -1) if points.shape[-1] != 3 else points
+        views.append(View(v.get("img"), v["true_shape"], v.get("img_tokens"), points, v.get("patch_mask")))
+    scene = list(config["ref_ids"])
+    order = scene + [i for i in range(len(views)) if i not in scene]
+    with recorded(model) as calls:
+        ordered = model([views[i] for i in scene], [views[i] for i in order[len(scene) :]])
+    predictions = [ordered[order.index(i)] for i in range(len(views))]
+    results = _sides(calls) | _maps(predictions, [i in scene for i in range(len(views))])
+    embedded = calls["point_embed"][0].chunk(len(views))  # [V·B, N, C], scene frames first
+    for i, view in enumerate(views):
+        grid = model.layout([view]).grid
+        results[f"point_embed.view{i}"] = embedded[order.index(i)].transpose(1, 2).unflatten(2, grid)
+        results[f"pos.view{i}"] = model.layout([view]).positions()
+    return results
+
+
+FAMILIES = {
+    "DUSt3R": ("dust3r", run_dust3r),
+    "Image2PointsModel": ("slam3r_i2p", run_i2p),
+    "Local2WorldModel": ("slam3r_l2w", run_l2w),
+}
+
+
+@contextmanager
+def recorded(model: Trunk) -> Iterator[dict[str, list[Tensor]]]:
+    """Outputs of the steps that the reference data names, call by call, while a network runs."""
+    calls: dict[str, list[Tensor]] = defaultdict(list)
+    steps: dict[str, nn.Module] = {
+        "encoder_norm": model.encoder_norm,
+        "bridge": model.bridge,
+        "first_block": model.decoder.first[0],
+        "second_block": model.decoder.second[0],
+        "decoder_norm": model.decoder_norm,
+    }
+    if isinstance(model, LocalToWorld):
+        steps["point_embed"] = model.point_embed
+
+    def recorder(name: str) -> Any:
+        return lambda module, args, output: calls[name].append(output)
+
+    handles = [step.register_forward_hook(recorder(name)) for name, step in steps.items()]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _sides(calls: dict[str, list[Tensor]]) -> Results:
+    """[B, V, N, C] of both streams with the views in front, as the reference has them."""
+    first, second = calls["decoder_norm"]
+    return {
+        "dec_block0.ref": calls["first_block"][0].transpose(0, 1),
+        "dec_block0.src": calls["second_block"][0].transpose(0, 1),
+        "dec_norm.ref": first.transpose(0, 1),
+        "dec_norm.src": second.transpose(0, 1),
+    }
+
+
+def _maps(predictions: list[Prediction], first_is_own: list[bool], start: int = 0) -> Results:
+    results = {}
+    for i, (prediction, own) in enumerate(zip(predictions, first_is_own, strict=True)):
+        name = f"pred{i + start}.pts3d" if own else f"pred{i + start}.pts3d_in_other_view"
+        results[name] = prediction.points.xyz
+        results[f"pred{i + start}.conf"] = prediction.points.conf
+    return results
+
+
+def _views(inputs: dict[str, Tensor]) -> dict[str, Results]:
+    """Inputs "view3.img" and the like, grouped by view, in the order of their numbers."""
+    grouped: dict[str, Results] = defaultdict(dict)
+    for key, tensor in inputs.items():
+        view, _, name = key.partition(".")
+        grouped[view][name] = tensor
+    return {view: grouped[view] for view in sorted(grouped, key=lambda v: int(v.removeprefix("view")))}
+
+
+def _both_orders(a: Tensor, b: Tensor) -> list[Tensor]:
+    return [torch.stack(order, dim=1).flatten(0, 1) for order in ((a, b), (b, a))]
+
+
+def _swapped(a: Tensor, b: Tensor) -> bool:
+    """Whether instance lists of two views say that each even sample comes again, swapped, right after."""
+    even = len(a) % 2 == 0
+    return even and bool((a[::2] == b[1::2]).all() and (a[1::2] == b[::2]).all())
