@@ -19,6 +19,7 @@ FAMILIES = (
     ("fn", "norm", "geometry"),
     ("fn", "focal", "geometry"),
     ("fn", "rigid", "geometry"),
+    ("fn", "traj", "geometry"),
     ("fn", "sel", "streaming"),
     ("model", "DUSt3R", "networks"),
     ("model", "SLAM3R Image2PointsModel", "networks"),

@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threer.evaluation.trajectory import ate, rpe
 from threer.geometry import transforms
 from threer.geometry.focal import median_focal, weiszfeld_focal
 from threer.geometry.procrustes import align_cameras, align_points
 from threer.geometry.scale import mean_distance, normalize
+from threer.types import Trajectory
 
 Tensors = dict[str, Tensor]
 
 
 def run_case(config: dict[str, Any], inputs: Tensors, weights: Tensors) -> Tensors:
-    cases = {"norm": _normalization, "focal": _focals, "rigid": _similarities}
+    cases = {"norm": _normalization, "focal": _focals, "rigid": _similarities, "traj": _trajectory}
     return cases[config["fn"]](inputs)
 
 
@@ -58,4 +60,17 @@ def _similarities(inputs: Tensors) -> Tensors:
         "poses.scale": torch.tensor([cameras.scale]),
         "poses.R": torch.from_numpy(cameras.R),
         "poses.T": torch.from_numpy(cameras.t),
+    }
+
+
+def _trajectory(inputs: Tensors) -> Tensors:
+    times = torch.arange(len(inputs["gt"]), dtype=torch.float64).numpy()
+    predicted, truth = (Trajectory(times, inputs[name].numpy()) for name in ("pred", "gt"))
+    relative = rpe(predicted, truth)
+    quaternions = transforms.quaternion_from_matrix(inputs["pred"][:, :3, :3])
+    return {
+        "ate_rmse": torch.tensor([ate(predicted, truth).rmse_m]),
+        "rpe_trans_rmse": torch.tensor([relative.translation_rmse_m]),
+        "rpe_rot_deg_rmse": torch.tensor([relative.rotation_rmse_deg]),
+        "tum_pred": torch.cat([inputs["pred"][:, :3, 3], quaternions], dim=1),
     }
