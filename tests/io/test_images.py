@@ -100,7 +100,7 @@ def test_a_spot_is_found_where_it_was(size: tuple[int, int], spec: InputSpec) ->
     np.testing.assert_allclose(to_original @ [*centroid, 1], spot, atol=0.1)
 
 
-# (square, original size) -> (prepared (w, h), left and top of the crop in the resized image, its size); networks.md §2
+# square, original size, prepared (w, h), left and top of the crop in the resized image, size of that
 REFERENCE_BOXES = [
     (True, (640, 480), (224, 224), (37, 0), (299, 224)),
     (True, (480, 640), (224, 224), (0, 37), (224, 299)),

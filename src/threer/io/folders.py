@@ -1,0 +1,123 @@
+"""Image files as a source of frames: which files, in which order."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path, PurePath
+
+import numpy as np
+
+from threer.config import SourceConfig
+from threer.errors import SourceError
+from threer.io.frames import FrameSource, SkippedFrame
+from threer.io.images import IMAGE_SUFFIXES, RGBImage, load_image
+
+IMAGES_LOOKED_FOR = "images are files that end in " + ", ".join(sorted(IMAGE_SUFFIXES))
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"})  # only for hints: content decides
+
+_NUMBERED = re.compile(r"(?P<text>.*?)(?P<number>\d+(?:\.\d+)?)")
+
+
+class ImageFiles(FrameSource):
+    """Image files in the given order, decoded one at a time.
+
+    Files carry no time: the timestamp is the position in the list, as if one was taken every second. ``fps`` is
+    therefore ignored (with a note), and ``start`` and ``end`` are refused.
+    """
+
+    kind = "images"
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        name: str,
+        config: SourceConfig,
+        on_skip: Callable[[SkippedFrame], None] | None = None,
+    ) -> None:
+        super().__init__(config, on_skip)
+        if config.start is not None or config.end is not None:
+            raise SourceError(
+                f"{name}: image files have no time, so start and end cannot be used; give the files themselves "
+                "(a list or a pattern), or limit them with max_frames"
+            )
+        if config.fps is not None and len(paths) > 1:
+            self.notes.append("fps is ignored: image files have no time, so every one is taken")
+        self.name = name
+        self.paths = tuple(paths)
+        self.names = relative_names(paths)
+        self.expected = min(len(paths), config.max_frames or len(paths))
+        self.is_sequence = numbered_like_a_sequence(self.names)
+
+    def _pictures(self) -> Generator[tuple[float, str, RGBImage], None, None]:
+        for position, (path, name) in enumerate(zip(self.paths, self.names, strict=True)):
+            try:
+                image = load_image(path)
+            except SourceError as error:
+                self._skip(name, str(error))
+                continue
+            yield float(position), name, image
+
+    def _why_nothing(self) -> str:
+        first = self.skipped[0].reason
+        return (
+            first
+            if len(self.paths) == 1
+            else f"none of {len(self.paths)} images in {self.name} can be read: {first}"
+        )
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images directly in a folder, in natural order, without hidden files. Raises `SourceError` if none."""
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except PermissionError:
+        raise SourceError(f"no permission to list the folder {folder}") from None
+    images = natural_order(entry for entry in entries if is_image_name(entry) and entry.is_file())
+    if images:
+        return images
+    raise SourceError(f"no images in the folder {folder}; {_where_else(entries) or IMAGES_LOOKED_FOR}")
+
+
+def _where_else(entries: list[Path]) -> str:
+    """What a folder without images holds that its owner may have meant."""
+    for entry in natural_order(entries):
+        if entry.suffix.lower() in VIDEO_SUFFIXES:
+            return f"to read the video in it, give {entry}"
+        if entry.is_dir() and os.access(entry, os.R_OK | os.X_OK) and any(map(is_image_name, entry.iterdir())):
+            return f"there are some in its subfolder: give {entry}"
+    return ""
+
+
+def is_image_name(path: PurePath) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def natural_order(paths: Iterable[Path]) -> list[Path]:
+    """Numbers in names count as numbers: frame2 before frame10."""
+    return sorted(paths, key=lambda path: ([_natural_key(part) for part in path.parts], path.as_posix()))
+
+
+def _natural_key(text: str) -> list[tuple[int, int | str]]:
+    return [
+        (0, int(part)) if part.isdecimal() else (1, part.casefold()) for part in re.split(r"(\d+)", text) if part
+    ]
+
+
+def relative_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Short names: each path from the folder that all have in common."""
+    root = os.path.commonpath([path.absolute().parent for path in paths])
+    return tuple(path.absolute().relative_to(root).as_posix() for path in paths)
+
+
+def numbered_like_a_sequence(names: Sequence[str]) -> bool:
+    """Whether names count upwards behind one common text in (nearly) equal steps, as the frames of a video do."""
+    matches = [_NUMBERED.fullmatch(PurePath(name).with_suffix("").as_posix()) for name in names]
+    if len(names) < 3 or not all(matches) or len({match["text"] for match in matches if match}) > 1:
+        return False
+    steps = np.diff([float(match["number"]) for match in matches if match])
+    usual = np.median(steps)
+    regular = (steps >= usual / 2) & (steps <= usual * 2)
+    return bool((steps > 0).all() and regular.mean() >= 0.9)

@@ -1,0 +1,103 @@
+"""What every source of frames has in common: lazy reading, counting, and skipping what cannot be read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+from threer.config import InputSpec, SourceConfig
+from threer.errors import SourceError
+from threer.io.images import RGBImage, prepare_image
+from threer.types import Frame
+
+SourceKind = Literal["video", "images"]
+
+
+@dataclass(frozen=True, eq=False)
+class RawFrame:
+    """One decoded picture, before it is prepared for a network.
+
+    image      [H, W, 3] uint8 RGB, upright
+    index      position in the frames taken, from 0
+    timestamp  seconds from the start of the source
+    name       file name, or the video's name and time
+    """
+
+    image: RGBImage
+    index: int
+    timestamp: float
+    name: str
+
+
+@dataclass(frozen=True)
+class SkippedFrame:
+    """A frame that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+def to_frame(raw: RawFrame, spec: InputSpec) -> Frame:
+    """Prepare a decoded picture for a network with the input ``spec``."""
+    image, to_original = prepare_image(raw.image, spec)
+    height, width = raw.image.shape[:2]
+    return Frame(image, raw.index, raw.timestamp, raw.name, (width, height), to_original)
+
+
+class FrameSource(ABC):
+    """Frames of a video or of image files. Iterating decodes one picture at a time; each iteration starts anew.
+
+    kind         "video" or "images"
+    name         what was opened, for messages
+    expected     how many frames to expect (an estimate for videos), or None
+    is_sequence  whether the frames follow each other in time: a video, or images numbered like one
+    notes        what the user should know about this source, one line each; may grow while reading
+    skipped      frames of the latest iteration that could not be read
+
+    A frame that cannot be read is skipped, recorded and told to ``on_skip``; if nothing at all can be read,
+    iterating raises `SourceError`.
+    """
+
+    kind: SourceKind
+    name: str
+    expected: int | None
+    is_sequence: bool
+
+    def __init__(self, config: SourceConfig, on_skip: Callable[[SkippedFrame], None] | None = None) -> None:
+        self.config = config
+        self.notes: list[str] = []
+        self.skipped: list[SkippedFrame] = []
+        self._on_skip = on_skip
+
+    def __iter__(self) -> Iterator[RawFrame]:
+        self.skipped.clear()
+        taken = 0
+        with closing(self._pictures()) as pictures:
+            for timestamp, name, image in pictures:
+                yield RawFrame(image, taken, timestamp, name)
+                taken += 1
+                if taken == self.config.max_frames:
+                    return
+        if not taken:
+            raise SourceError(self._why_nothing())
+
+    @abstractmethod
+    def _pictures(self) -> Generator[tuple[float, str, RGBImage], None, None]:
+        """(seconds, name, upright picture) of each frame asked for, but for ``max_frames``."""
+
+    @abstractmethod
+    def _why_nothing(self) -> str:
+        """The error for a source of which not one frame could be read."""
+
+    def _skip(self, name: str, reason: str) -> None:
+        skipped = SkippedFrame(name, reason)
+        self.skipped.append(skipped)
+        if self._on_skip:
+            self._on_skip(skipped)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
