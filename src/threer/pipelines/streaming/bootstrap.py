@@ -117,7 +117,4 @@ def rate_by_ratio(beginning: Beginning, between: Sequence[Keyframe]) -> None:
     ratio = max(k.world_conf for k in between) / max(k.world_conf for k in beginning.keyframes)
     for keyframe in beginning.keyframes:
         assert keyframe.world is not None
-        assert keyframe.local is not None
         keyframe.register(Pointmap(keyframe.world.xyz, keyframe.world.conf * ratio))
-        # The original scales the saved local confidence along with it, they share memory (quirk S14).
-        keyframe.localize(Pointmap(keyframe.local.xyz, keyframe.local.conf * ratio))

@@ -147,7 +147,10 @@ class Networks:
         assert keyframe.local is not None
         mask = keyframe.local.conf > self._config.point_conf
         factor = mean_distance(keyframe.local.xyz[None], mask[None])
-        return torch.where(mask[..., None], keyframe.local.xyz / factor, 0.0)
+        points = torch.where(mask[..., None], keyframe.local.xyz / factor, 0.0)
+        if self._config.preset == "parity" and self._config.normalize_references:
+            points = points / mean_distance(points[None])  # the original does it again, zeroed points included
+        return points
 
     def _scene_points(self, scene: Sequence[Keyframe]) -> tuple[Tensor, Tensor]:
         """[V, H, W, 3] world points as the network is to see them, and the factor they were divided by."""
