@@ -20,7 +20,7 @@ class DUSt3RConfig(TrunkConfig):
 class DUSt3R(Trunk):
     """One encoder, a decoder and a head for each of the two views."""
 
-    checkpoint: Checkpoint | None = None
+    checkpoint = Checkpoint("untrained", "dust3r", (), "Apache-2.0", description="random weights")
 
     def __init__(self, config: DUSt3RConfig) -> None:
         super().__init__(config)

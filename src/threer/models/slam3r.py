@@ -182,7 +182,7 @@ class LocalToWorld(Trunk):
 class SLAM3R(nn.Module):
     """Both halves of SLAM3R, with Image-to-Points' encoder for both. All views of a call share one size."""
 
-    checkpoint: Checkpoint | None = None
+    checkpoint = Checkpoint("untrained", "slam3r", (), "Apache-2.0", description="random weights")
 
     def __init__(self, i2p: ImageToPoints, l2w: LocalToWorld) -> None:
         super().__init__()

@@ -1,0 +1,195 @@
+"""Networks from files: published ones, and our own format.
+
+Our own format is a folder: `config.json` (family, settings, card with licence, checksum) and `model.safetensors`
+(our own names, float16, the encoder stored once).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import save_file
+
+from threer.errors import CheckpointError, ThreerError
+from threer.models import keymap
+from threer.models.dust3r import DUSt3R, DUSt3RConfig
+from threer.models.files import CONFIG, WEIGHTS, read_json, read_safetensors, read_weights
+from threer.models.official import Network, as_published, detect_family, from_official
+from threer.models.slam3r import SLAM3R, ImageToPoints, LocalToWorld, SLAM3RConfig
+from threer.types import Checkpoint
+
+FORMAT = 1
+Model = DUSt3R | SLAM3R
+FAMILY_NAMES = {
+    "dust3r": "DUSt3R",
+    "slam3r_i2p": "SLAM3R's Image-to-Points half",
+    "slam3r_l2w": "SLAM3R's Local-to-World half",
+    "cut3r": "CUT3R",
+    "fast3r": "Fast3R",
+    "croco": "CroCo, which only starts a training",
+}
+UNKNOWN_LICENCE = "unknown: ask whoever made the file"
+T = TypeVar("T")
+
+
+def load_path(path: Path) -> Model:
+    """A network from a file or folder: our own format, a published DUSt3R, or a folder with both halves of SLAM3R.
+
+    Published settings are changed as published inference does (plain patch embedding, maps in image orientation).
+    Raises CheckpointError.
+    """
+    model: Model
+    if path.is_dir() and (path / CONFIG).is_file() and "threer" in read_json(path / CONFIG):
+        return load_checkpoint(path)
+    if path.is_dir() and (halves := find_halves(path)):
+        model = load_slam3r(*halves)
+        files = tuple(str(half) for half in halves)
+    else:
+        network = load_published(path)
+        if not isinstance(network, DUSt3R):
+            half = FAMILY_NAMES["slam3r_i2p" if isinstance(network, ImageToPoints) else "slam3r_l2w"]
+            raise CheckpointError(f"{path} is {half}; give a folder that holds both (names containing i2p and l2w)")
+        model, files = network, (str(path),)
+    family = "slam3r" if isinstance(model, SLAM3R) else "dust3r"
+    model.checkpoint = Checkpoint(path.name, family, files, UNKNOWN_LICENCE)
+    return model
+
+
+def find_halves(folder: Path) -> tuple[Path, Path] | None:
+    """The entries of ``folder`` that are SLAM3R's halves by name: (i2p, l2w), or None."""
+    found = []
+    for part in ("i2p", "l2w"):
+        named = sorted(
+            entry
+            for entry in folder.iterdir()
+            if part in entry.name.lower() and (entry.is_dir() or entry.suffix in (".pth", ".pt", ".safetensors"))
+        )
+        if not named:
+            return None
+        found.append(named[0])
+    return found[0], found[1]
+
+
+def load_slam3r(i2p: Path, l2w: Path) -> SLAM3R:
+    """SLAM3R from the published files or folders of its halves."""
+    first = load_published(i2p, "slam3r_i2p")
+    second = load_published(l2w, "slam3r_l2w")
+    assert isinstance(first, ImageToPoints)
+    assert isinstance(second, LocalToWorld)
+    if first.config.enc_dim != second.config.enc_dim:
+        raise CheckpointError(
+            f"{i2p} and {l2w} do not belong together: encoder widths {first.config.enc_dim} and "
+            f"{second.config.enc_dim}"
+        )
+    return SLAM3R(first, second).eval()
+
+
+def load_published(path: Path, expected: str | None = None) -> Network:
+    """DUSt3R or one half of SLAM3R from a published file or folder.
+
+    ``expected`` is the family that must be in it. Raises CheckpointError, which names the file and what is wrong.
+    """
+    contents = read_weights(path)
+    state = keymap.strip_prefix(contents.tensors)
+    family = detect_family(state)
+    if family is None:
+        name = next(iter(state), None)
+        raise CheckpointError(f"{path} is not a network known here: it begins with tensor {name}")
+    if expected not in (None, family):
+        raise CheckpointError(f"{path} is {FAMILY_NAMES[family]}, expected {FAMILY_NAMES[str(expected)]}")
+    if family not in ("dust3r", "slam3r_i2p", "slam3r_l2w"):
+        raise CheckpointError(f"{path} is {FAMILY_NAMES[family]}; only DUSt3R and SLAM3R can be loaded")
+    arguments = as_published(contents.arguments)
+    if family == "slam3r_l2w":  # tokens come from the other half's encoder, of which this is a copy
+        arguments["need_encoder"] = False
+    return _naming(path, lambda: from_official(family, arguments, state))
+
+
+def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
+    """Write ``model`` to ``folder`` in our own format; name, licence, metric and description come from ``card``.
+
+    Weights are rounded to float16. Raises CheckpointError when one does not fit.
+    """
+    slam3r = isinstance(model, SLAM3R)
+    config = model.i2p.config if isinstance(model, SLAM3R) else model.config
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        half = tensor.detach().to("cpu", torch.float16).contiguous()
+        if not torch.isfinite(half).all():
+            raise CheckpointError(f"tensor {name} does not fit into float16 or is not finite")
+        tensors[name] = half
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS)
+    described = {
+        "threer": FORMAT,
+        "family": "slam3r" if slam3r else "dust3r",
+        "config": config.to_dict(),
+        "card": {
+            "name": card.name,
+            "licence": card.licence,
+            "metric": card.metric,
+            "description": card.description,
+        },
+        "sha256": {WEIGHTS: _sha256(folder / WEIGHTS)},
+    }
+    (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(folder: Path) -> Model:
+    """Read what `save_checkpoint` wrote. Raises CheckpointError."""
+    described = read_json(folder / CONFIG)
+    if described.get("threer") != FORMAT:
+        raise CheckpointError(
+            f"{folder} has checkpoint format {described.get('threer')}, this version reads {FORMAT}; update threer"
+        )
+    card, family = read_card(folder), described["family"]
+    wanted = card.sha256.get(WEIGHTS)
+    tensors = read_safetensors(folder / WEIGHTS)
+    if wanted and _sha256(folder / WEIGHTS) != wanted:
+        raise CheckpointError(f"{folder / WEIGHTS} is not the file that {CONFIG} describes: its SHA-256 differs")
+
+    def build() -> Model:
+        with torch.device("meta"):
+            if family == "slam3r":
+                return SLAM3R.from_config(SLAM3RConfig.from_dict(described["config"]))
+            return DUSt3R(DUSt3RConfig.from_dict(described["config"]))
+
+    model = _naming(folder, build)
+    _naming(folder, lambda: keymap.fill(model, tensors))
+    model.checkpoint = card
+    return model.eval()
+
+
+def read_card(folder: Path) -> Checkpoint:
+    """Name, licence and the rest of a checkpoint in our own format, without its weights."""
+    described = read_json(folder / CONFIG)
+    card, family = described.get("card"), described.get("family")
+    if not isinstance(card, dict) or family not in ("slam3r", "dust3r"):
+        raise CheckpointError(f"{folder / CONFIG} describes no checkpoint: it needs a card and a known family")
+    return Checkpoint(
+        name=str(card.get("name", folder.name)),
+        family=family,
+        files=(str(folder / WEIGHTS),),
+        licence=str(card.get("licence", UNKNOWN_LICENCE)),
+        metric=bool(card.get("metric", False)),
+        description=str(card.get("description", "")),
+        sha256=dict(described.get("sha256", {})),
+    )
+
+
+def _naming(path: Path, action: Callable[[], T]) -> T:
+    """Put the file's name in front of an error about its contents."""
+    try:
+        return action()
+    except ThreerError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

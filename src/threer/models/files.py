@@ -1,0 +1,116 @@
+"""Reading weight files and folders, with one clear line for each way in which they can be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from threer.errors import CheckpointError
+from threer.models.unpickle import constructor_text, parse_constructor, read_pickle
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What a weight file or a Hub folder holds: tensors by name, constructor arguments if it names any."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    arguments: Mapping[str, Any]
+
+
+def read_weights(path: Path) -> Contents:
+    """A `.safetensors` or PyTorch file, or a folder with `config.json` and safetensors, sharded or not.
+
+    Raises CheckpointError when it is missing, truncated, foreign or unsafe to read.
+    """
+    if path.is_dir():
+        arguments = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+        if (path / WEIGHTS).is_file():
+            return Contents(path, read_safetensors(path / WEIGHTS), arguments)
+        if (path / INDEX).is_file():
+            return Contents(path, _read_shards(path), arguments)
+        raise CheckpointError(f"{path} holds neither {WEIGHTS} nor {INDEX}")
+    if not path.is_file():
+        raise CheckpointError(f"no such file or folder: {path}")
+    with path.open("rb") as file:
+        start = file.read(24)
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights; fetch the file itself")
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return Contents(path, read_safetensors(path), {})
+    if start.startswith(b"PK") or start.startswith(b"\x80"):
+        return _read_pth(path)
+    raise CheckpointError(f"{path} is neither a safetensors nor a PyTorch file ({path.stat().st_size:,} bytes)")
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises CheckpointError with the byte counts when it is cut off."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+            if size < 8 or 8 + header_size > size:
+                raise CheckpointError(
+                    f"{path} is truncated or not a safetensors file: its header needs {8 + header_size:,} bytes, "
+                    f"{size:,} are there"
+                )
+            header = json.loads(file.read(header_size))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + header_size + max(ends, default=0)
+        if expected != size:
+            word = "truncated" if size < expected else "damaged"
+            raise CheckpointError(f"{path} is {word}: its header announces {expected:,} bytes, {size:,} are there")
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error} ({size:,} bytes)") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; Infinity is allowed, as the Hub's model mixin writes it."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return loaded
+
+
+def _read_shards(folder: Path) -> dict[str, Tensor]:
+    index = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(index, dict):
+        raise CheckpointError(f"{folder / INDEX} has no weight_map")
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(index.values())):
+        if not (folder / shard).is_file():
+            raise CheckpointError(f"{folder} is incomplete: {shard}, named in {INDEX}, is missing")
+        tensors |= read_safetensors(folder / shard)
+    absent = [name for name in index if name not in tensors]
+    if absent:
+        raise CheckpointError(f"{folder}: {INDEX} promises tensor {absent[0]}, its file does not hold it")
+    return tensors
+
+
+def _read_pth(path: Path) -> Contents:
+    contents = read_pickle(path)
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{path} holds a {type(contents).__name__}, not weights")
+    tensors = contents.get("model", contents.get("state_dict", contents))
+    if not isinstance(tensors, dict) or not tensors:
+        raise CheckpointError(f"{path} holds no weights")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: entry {name} is a {type(tensor).__name__}, not a tensor")
+    text = constructor_text(contents)
+    return Contents(path, tensors, parse_constructor(text)[1] if text else {})

@@ -1,0 +1,164 @@
+"""Weights by name. A new model is one file and one line in `PUBLISHED`.
+
+A plain name ("slam3r") means the published checkpoint if it is on this disk, else the packaged one of the same
+family; ``name@hub`` downloads. Nothing is downloaded otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+from threer.errors import CheckpointError
+from threer.models.checkpoints import Model, load_checkpoint, load_path, load_published, load_slam3r, read_card
+from threer.models.dust3r import DUSt3R
+from threer.models.files import CONFIG, INDEX, WEIGHTS
+from threer.types import Checkpoint
+
+FOLDER_VARIABLE = "THREER_WEIGHTS"
+
+PUBLISHED = {
+    "slam3r": Checkpoint(
+        "slam3r",
+        "slam3r",
+        ("siyan824/slam3r_i2p", "siyan824/slam3r_l2w"),
+        "CC-BY-NC-SA-4.0",
+        description="SLAM3R as published: 224 pixels, ViT-Large",
+    ),
+    "dust3r": Checkpoint(
+        "dust3r",
+        "dust3r",
+        ("naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt",),
+        "CC-BY-NC-SA-4.0",
+        description="DUSt3R as published: 512 pixels, DPT heads, ViT-Large",
+    ),
+    "dust3r-512-linear": Checkpoint(
+        "dust3r-512-linear",
+        "dust3r",
+        ("naver/DUSt3R_ViTLarge_BaseDecoder_512_linear",),
+        "CC-BY-NC-SA-4.0",
+        description="DUSt3R as published: 512 pixels, linear heads, ViT-Large",
+    ),
+    "dust3r-224-linear": Checkpoint(
+        "dust3r-224-linear",
+        "dust3r",
+        ("naver/DUSt3R_ViTLarge_BaseDecoder_224_linear",),
+        "CC-BY-NC-SA-4.0",
+        description="DUSt3R as published: 224 pixels, linear heads, ViT-Large",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint that can be named, and where it is: ``paths`` is empty when it is not on this disk."""
+
+    checkpoint: Checkpoint
+    paths: tuple[Path, ...]
+    packaged: bool = False
+
+
+def packaged_folder() -> Path:
+    """Where the checkpoints inside the package lie."""
+    return Path(str(files("threer"))) / "weights"
+
+
+def entries() -> dict[str, Entry]:
+    """Every checkpoint by name: the packaged ones, then the published ones, with their places on this disk."""
+    root = packaged_folder()
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    listed = {
+        folder.name: Entry(read_card(folder), (folder,), packaged=True)
+        for folder in folders
+        if (folder / CONFIG).is_file()
+    }
+    return listed | {name: Entry(card, _on_disk(card)) for name, card in PUBLISHED.items()}
+
+
+def resolve(name: str) -> Entry:
+    """The checkpoint that ``name`` stands for, with paths to load it from; `name@hub` is downloaded.
+
+    Raises CheckpointError for an unknown name, listing the known ones, and for one that is not on this disk.
+    """
+    plain, _, where = name.partition("@")
+    known = entries()
+    if plain not in known or where not in ("", "hub"):
+        valid = ", ".join([*known, *(f"{n}@hub" for n in PUBLISHED)])
+        raise CheckpointError(f"unknown weights {name!r}; valid: {valid}, or the path of a file or folder")
+    entry = known[plain]
+    if where:
+        if plain not in PUBLISHED:
+            raise CheckpointError(f"{plain} is part of the package; there is nothing to download")
+        return replace(entry, paths=tuple(_download(repository) for repository in entry.checkpoint.files))
+    if entry.paths:
+        return entry
+    for other in known.values():
+        if other.packaged and other.checkpoint.family == plain:
+            return other
+    raise CheckpointError(
+        f"the weights {plain!r} are not on this disk: {plain}@hub downloads them "
+        f"({', '.join(entry.checkpoint.files)}, {entry.checkpoint.licence}), or put them into ${FOLDER_VARIABLE}"
+    )
+
+
+def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
+    """A network with weights, ready for inference on ``device``.
+
+    ``name_or_path`` is a name of `entries`, `name@hub` to download, or the path of a file or folder (a folder that
+    is called like a checkpoint is written ``./slam3r``). What was loaded stands in ``model.checkpoint``. Raises
+    CheckpointError.
+    """
+    path = Path(name_or_path)
+    named = isinstance(name_or_path, str) and name_or_path.partition("@")[0] in entries()
+    if not named and (path.exists() or len(path.parts) > 1 or path.suffix):
+        return load_path(path).to(device)
+    entry = resolve(str(name_or_path))
+    if entry.packaged:
+        return load_checkpoint(entry.paths[0]).to(device)
+    model: Model
+    if entry.checkpoint.family == "slam3r":
+        model = load_slam3r(*entry.paths)
+    else:
+        network = load_published(entry.paths[0], entry.checkpoint.family)
+        assert isinstance(network, DUSt3R)
+        model = network
+    model.checkpoint = entry.checkpoint
+    return model.to(device)
+
+
+def _on_disk(card: Checkpoint) -> tuple[Path, ...]:
+    """Files or folders of all repositories of ``card`` on this disk; empty if one is missing."""
+    found = [_in_folder(repository) or _in_cache(repository) for repository in card.files]
+    return tuple(p for p in found if p) if all(found) else ()
+
+
+def _in_folder(repository: str) -> Path | None:
+    root = os.environ.get(FOLDER_VARIABLE)
+    if not root:
+        return None
+    stem = repository.rpartition("/")[2]
+    places = [Path(root) / f"{stem}{suffix}" for suffix in ("", ".safetensors", ".pth")]
+    return next((place for place in places if place.exists()), None)
+
+
+def _in_cache(repository: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for weights in (WEIGHTS, INDEX):
+        cached = try_to_load_from_cache(repository, weights)
+        if isinstance(cached, str):
+            return Path(cached).parent
+    return None
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[CONFIG, "*.safetensors", INDEX]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{repository} could not be downloaded: {reason}") from None
