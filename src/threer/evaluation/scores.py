@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -120,6 +121,21 @@ def score_run(
     return scores
 
 
+def score_table(scores: Sequence[Score]) -> str:
+    """The scores as a Markdown table; smaller is better except for δ."""
+    lines = [
+        "| | AbsRel | δ<1.25 | ATE, % of path | accuracy, m | completeness, m | cameras missing |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for s in scores:
+        missing = f"{s.missing_cameras:.0%}" if s.missing_cameras else "–"
+        lines.append(
+            f"| {s.name} | {s.abs_rel:.3f} | {s.delta_1_25:.3f} | {100 * s.ate_share:.1f} | "
+            f"{s.accuracy_m:.3f} | {s.completeness_m:.3f} | {missing} |"
+        )
+    return "\n".join(lines)
+
+
 def _depth_score(predicted: Sequence[FloatArray], truth: Sequence[FloatArray]) -> tuple[float, float]:
     results = []
     for guess, known in zip(predicted, truth, strict=True):
@@ -205,7 +221,7 @@ def _segments(count: int, size: int) -> list[range]:
     """Ranges of ``size`` frames; a short rest joins the one before."""
     number = max(1, count // size)
     edges = [i * size for i in range(number)] + [count]
-    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [range(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def _original_pixels(frame: Frame) -> FloatArray:
@@ -213,8 +229,7 @@ def _original_pixels(frame: Frame) -> FloatArray:
     width, height = frame.size
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     ones = np.ones_like(u)
-    pixels: FloatArray = np.stack([u, v, ones], axis=-1) @ frame.to_original.T
-    return pixels
+    return np.asarray(np.stack([u, v, ones], axis=-1) @ frame.to_original.T)
 
 
 def _true_depth(frame: Frame, truth: Truth) -> FloatArray:
@@ -231,13 +246,13 @@ def _true_points(frame: Frame, truth: Truth, depth: FloatArray) -> FloatArray:
     """[H, W, 3] true world points, NaN where unknown."""
     c2w = truth.c2w[frame.index]
     points = _unproject(frame, np.where(depth > 0, depth, np.nan), truth.K)
-    return points @ c2w[:3, :3].T + c2w[:3, 3]
+    return np.asarray(points @ c2w[:3, :3].T + c2w[:3, 3])
 
 
 def _unproject(frame: Frame, depth: FloatArray, K: FloatArray) -> FloatArray:
     pixels = _original_pixels(frame)
     rays = (pixels - K[:2, 2]) / np.diagonal(K)[:2]
-    return np.concatenate([rays * depth[..., None], depth[..., None]], axis=-1)
+    return np.asarray(np.concatenate([rays * depth[..., None], depth[..., None]], axis=-1))
 
 
 def _resize(image: FloatArray, shape: tuple[int, ...]) -> FloatArray:
