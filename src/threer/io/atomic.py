@@ -42,7 +42,7 @@ def os_errors_as_run_errors(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise RunError(f"no permission to write {path}; choose another folder") from error
     except (FileExistsError, NotADirectoryError) as error:
-        raise RunError(f"cannot write {path}: {error.filename} is a file, not a folder") from error
+        raise RunError(f"cannot write {path}: it, or a folder above it, is a file") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(

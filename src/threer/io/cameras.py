@@ -1,0 +1,99 @@
+"""Cameras with the frames they belong to, as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from threer.errors import SourceError
+from threer.io.atomic import write_json
+from threer.types import Cameras, FloatArray, Trajectory
+
+_CONVENTIONS = {
+    "axes": "OpenCV: x right, y down, z forward",
+    "c2w": "4x4 camera-to-world, null where the camera was not found",
+    "K": "3x3 intrinsics in pixels of the upright original image, pixel centres at integers",
+    "size": "width, height of that image",
+    "timestamp": "seconds",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FrameCameras:
+    """The cameras of N named frames.
+
+    names       N strings
+    indices     [N] positions in the frames taken from the source
+    timestamps  [N] seconds
+    """
+
+    cameras: Cameras
+    names: tuple[str, ...]
+    indices: npt.NDArray[np.int64]
+    timestamps: FloatArray
+
+    def __post_init__(self) -> None:
+        if not len(self.cameras) == len(self.names) == len(self.indices) == len(self.timestamps):
+            raise ValueError("FrameCameras needs one name, index and timestamp per camera")
+
+    @property
+    def trajectory(self) -> Trajectory:
+        return Trajectory(self.timestamps, self.cameras.c2w)
+
+
+def write_cameras(path: Path, table: FrameCameras) -> None:
+    """Write ``cameras.json``: conventions, then one entry per frame. Raises `RunError` if that is impossible."""
+    cameras = table.cameras
+    frames = []
+    for k, name in enumerate(table.names):
+        frames.append(
+            {
+                "name": name,
+                "index": int(table.indices[k]),
+                "timestamp": float(table.timestamps[k]),
+                "size": cameras.size[k].tolist(),
+                "c2w": _matrix_or_none(cameras.c2w[k]),
+                "K": _matrix_or_none(cameras.K[k]),
+            }
+        )
+        if cameras.distortion is not None:
+            frames[-1]["distortion"] = cameras.distortion[k].tolist()
+    write_json(path, {"format": 1, "conventions": _CONVENTIONS, "frames": frames})
+
+
+def read_cameras(path: Path) -> FrameCameras:
+    """Read what `write_cameras` wrote. Raises `SourceError` if the file is something else."""
+    try:
+        frames = json.loads(path.read_text(encoding="utf-8"))["frames"]
+        distortion = [frame.get("distortion") for frame in frames]
+        cameras = Cameras(
+            c2w=_matrices([frame["c2w"] for frame in frames], 4),
+            K=_matrices([frame["K"] for frame in frames], 3),
+            size=np.array([frame["size"] for frame in frames], np.int64).reshape(-1, 2),
+            distortion=np.array(distortion, np.float64) if frames and None not in distortion else None,
+        )
+        return FrameCameras(
+            cameras,
+            tuple(frame["name"] for frame in frames),
+            np.array([frame["index"] for frame in frames], np.int64),
+            np.array([frame["timestamp"] for frame in frames], np.float64),
+        )
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise SourceError(f"{path} is not a cameras.json of threer ({error!r})") from None
+
+
+def _matrix_or_none(matrix: FloatArray) -> list[list[float]] | None:
+    return matrix.tolist() if np.isfinite(matrix).all() else None
+
+
+def _matrices(entries: list[Any], side: int) -> FloatArray:
+    """[N, side, side], NaN where there is none."""
+    unknown = np.full((side, side), np.nan)
+    return np.array([unknown if entry is None else entry for entry in entries], np.float64).reshape(-1, side, side)

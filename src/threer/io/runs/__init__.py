@@ -1,0 +1,7 @@
+"""A reconstruction on disk: written while it runs, readable at any time."""
+
+from threer.io.runs.layout import StoredFrame
+from threer.io.runs.scene import Scene
+from threer.io.runs.writer import RunWriter
+
+__all__ = ["RunWriter", "Scene", "StoredFrame"]
