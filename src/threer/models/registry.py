@@ -7,7 +7,7 @@ family; ``name@hub`` downloads. Nothing is downloaded otherwise.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -67,14 +67,7 @@ def packaged_folder() -> Path:
 
 def entries() -> dict[str, Entry]:
     """Every checkpoint by name: the packaged ones, then the published ones, with their places on this disk."""
-    root = packaged_folder()
-    folders = sorted(root.iterdir()) if root.is_dir() else []
-    listed = {
-        folder.name: Entry(read_card(folder), (folder,), packaged=True)
-        for folder in folders
-        if (folder / CONFIG).is_file()
-    }
-    return listed | {name: Entry(card, _on_disk(card)) for name, card in PUBLISHED.items()}
+    return _packaged() | {name: Entry(card, _on_disk(card)) for name, card in PUBLISHED.items()}
 
 
 def resolve(name: str) -> Entry:
@@ -83,23 +76,23 @@ def resolve(name: str) -> Entry:
     Raises CheckpointError for an unknown name, listing the known ones, and for one that is not on this disk.
     """
     plain, _, where = name.partition("@")
-    known = entries()
-    if plain not in known or where not in ("", "hub"):
-        valid = ", ".join([*known, *(f"{n}@hub" for n in PUBLISHED)])
+    packaged = _packaged()
+    if plain in packaged and not where:
+        return packaged[plain]
+    if plain not in PUBLISHED or where not in ("", "hub"):
+        valid = ", ".join([*packaged, *PUBLISHED, *(f"{n}@hub" for n in PUBLISHED)])
         raise CheckpointError(f"unknown weights {name!r}; valid: {valid}, or the path of a file or folder")
-    entry = known[plain]
+    card = PUBLISHED[plain]
     if where:
-        if plain not in PUBLISHED:
-            raise CheckpointError(f"{plain} is part of the package; there is nothing to download")
-        return replace(entry, paths=tuple(_download(repository) for repository in entry.checkpoint.files))
-    if entry.paths:
-        return entry
-    for other in known.values():
-        if other.packaged and other.checkpoint.family == plain:
-            return other
+        return Entry(card, tuple(_download(repository) for repository in card.files))
+    if paths := _on_disk(card):
+        return Entry(card, paths)
+    for entry in packaged.values():
+        if entry.checkpoint.family == plain:
+            return entry
     raise CheckpointError(
         f"the weights {plain!r} are not on this disk: {plain}@hub downloads them "
-        f"({', '.join(entry.checkpoint.files)}, {entry.checkpoint.licence}), or put them into ${FOLDER_VARIABLE}"
+        f"({', '.join(card.files)}, {card.licence}), or put them into ${FOLDER_VARIABLE}"
     )
 
 
@@ -111,7 +104,7 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
     CheckpointError.
     """
     path = Path(name_or_path)
-    named = isinstance(name_or_path, str) and name_or_path.partition("@")[0] in entries()
+    named = isinstance(name_or_path, str) and name_or_path.partition("@")[0] in {*PUBLISHED, *_packaged()}
     if not named and (path.exists() or len(path.parts) > 1 or path.suffix):
         return load_path(path).to(device)
     entry = resolve(str(name_or_path))
@@ -126,6 +119,16 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
         model = network
     model.checkpoint = entry.checkpoint
     return model.to(device)
+
+
+def _packaged() -> dict[str, Entry]:
+    root = packaged_folder()
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    return {
+        folder.name: Entry(read_card(folder), (folder,), packaged=True)
+        for folder in folders
+        if (folder / CONFIG).is_file()
+    }
 
 
 def _on_disk(card: Checkpoint) -> tuple[Path, ...]:

@@ -123,7 +123,8 @@ class LocalToWorld(Trunk):
     """
 
     def __init__(self, config: SLAM3RConfig, encoder: bool = False) -> None:
-        super().__init__(replace(config, ray_prior=None) if config.point_prior else config, encoder)
+        plain = replace(config, ray_prior=None, pixel_bias=False)
+        super().__init__(plain if config.point_prior else config, encoder)
         self.point_prior = config.point_prior
         self.point_embed = PointEmbed(config.dec_dim)
 

@@ -49,6 +49,8 @@ class TrunkConfig:
     """Add a fixed sine/cosine code of the position to the patch tokens."""
     ray_prior: float | None = None
     """Tangent of half the field of view of the rays added to the linear head's raw points."""
+    pixel_bias: bool = False
+    """Add a learned map of the input's size to the linear head's raw output."""
     stored_landscape: bool = False
     """Training with mixed orientations: images are stored landscape, `true_shape` tells the portrait ones."""
     landscape_maps: bool = False
@@ -68,6 +70,8 @@ class TrunkConfig:
             raise ThreerError(f"head must be 'linear' or 'dpt', got {self.head!r}")
         if self.ray_prior is not None and self.head != "linear":
             raise ThreerError("ray_prior needs the linear head")
+        if self.pixel_bias and self.head != "linear":
+            raise ThreerError("pixel_bias needs the linear head")
 
     @property
     def input(self) -> InputSpec:
@@ -80,7 +84,7 @@ class TrunkConfig:
         for key in values:
             if key not in valid:
                 close = difflib.get_close_matches(key, valid, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
+                hint = f"; did you mean {close[0]}?" if close else "."
                 raise ThreerError(f"{cls.__name__} has no setting {key!r}{hint} Valid: {', '.join(valid)}")
         given = dict(values)
         if isinstance(given.get("dpt"), Mapping):
@@ -235,7 +239,7 @@ class Trunk(nn.Module):
         c = self.config
         if c.head == "dpt":
             return DPTHead((c.enc_dim, c.dec_dim, c.dec_dim, c.dec_dim), dims=c.dpt)
-        return LinearHead(c.dec_dim, c.ray_prior)
+        return LinearHead(c.dec_dim, c.ray_prior, c.image_size if c.pixel_bias else None)
 
 
 def as_views(views: Sequence[View] | Tensor) -> list[View]:
