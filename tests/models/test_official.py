@@ -1,0 +1,124 @@
+"""Constructor arguments of the published code, and the tensors that come under several names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from golden_cases import load_case
+from threer.errors import CheckpointError
+from threer.models import SLAM3R, DUSt3R
+from threer.models.official import as_published, detect_family, from_official
+from threer.nn.dpt import DPTDims
+
+SQUARE = "dust3r_linear_square"
+
+
+@pytest.fixture(scope="module")
+def official() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    case = load_case(SQUARE)
+    return case.config["constructor"], case.weights
+
+
+def test_arguments_are_taken_verbatim(official: Any) -> None:
+    arguments, state = official
+    plain = from_official("dust3r", arguments, state).config
+    assert (plain.enc_dim, plain.enc_depth, plain.enc_heads) == (64, 3, 4)
+    assert not plain.stored_landscape
+    assert not plain.landscape_maps
+    trained = from_official(
+        "dust3r", dict(arguments) | {"patch_embed_cls": "ManyAR_PatchEmbed", "landscape_only": True}, state
+    ).config
+    assert trained == replace(plain, stored_landscape=True, landscape_maps=True)
+    without = {k: v for k, v in arguments.items() if k != "landscape_only"}
+    assert from_official("dust3r", without, state).config.landscape_maps, "the published default"
+    assert from_official("dust3r", as_published(without), state).config == plain
+
+
+def test_reduced_heads_are_named(official: Any) -> None:
+    case = load_case("dust3r_dpt_narrow_4x3")
+    model = from_official("dust3r", case.config["constructor"], case.weights, case.config["dpt_dims"])
+    assert model.config.dpt == DPTDims(24, 12, (8, 16, 24, 32))
+    with pytest.raises(CheckpointError, match=r"tensor downstream_head1\.dpt\..* has shape"):
+        from_official("dust3r", case.config["constructor"], case.weights)
+
+
+def test_prefix_of_data_parallel_training_goes(official: Any) -> None:
+    arguments, state = official
+    model = from_official("dust3r", arguments, {f"module.{k}": t for k, t in state.items()})
+    assert torch.equal(model.bridge.weight, state["decoder_embed.weight"])
+
+
+def test_one_decoder_serves_both_sides_without_being_shared(official: Any) -> None:
+    arguments, state = official
+    single = {k: t for k, t in state.items() if not k.startswith("dec_blocks2.")}
+    model = from_official("dust3r", arguments, single)
+    first, second = model.decoder.first[1].mlp.up.weight, model.decoder.second[1].mlp.up.weight
+    assert torch.equal(first, second)
+    with torch.no_grad():
+        second.add_(1)
+    assert not torch.equal(first, second)
+
+
+def test_two_names_of_one_tensor_must_agree() -> None:
+    case = load_case("dust3r_dpt_narrow_4x3")
+    name = "downstream_head1.dpt.scratch.layer_rn.2.weight"
+    state = dict(case.weights) | {name: case.weights[name] + 1}
+    with pytest.raises(CheckpointError, match=r"layer(3_rn|_rn\.2)\.weight must be equal and are not"):
+        from_official("dust3r", case.config["constructor"], state, case.config["dpt_dims"])
+
+
+def test_both_halves_of_slam3r() -> None:
+    case = load_case("slam3r_e2e_auto_reservoir")
+    model = from_official("slam3r", case.config, case.weights)
+    assert isinstance(model, SLAM3R)
+    assert model.l2w.encoder is None
+    assert torch.equal(model.l2w.point_embed.void, case.weights["l2w.void_pe_token"])
+    with pytest.raises(CheckpointError, match="'l2w' is missing"):
+        from_official("slam3r", {"i2p": case.config["i2p"]}, case.weights)
+    with pytest.raises(CheckpointError, match="tensor stray belongs to neither half"):
+        from_official("slam3r", case.config, dict(case.weights) | {"stray": torch.zeros(1)})
+
+
+def test_local_to_world_with_an_encoder_of_its_own_takes_images() -> None:
+    i2p = load_case("slam3r_i2p_L5_ref2")
+    case = load_case("slam3r_l2w_K3_1")
+    encoder = {k: t for k, t in i2p.weights.items() if k.startswith(("enc_blocks.", "patch_embed."))}
+    state = dict(case.weights) | encoder
+    whole = from_official("slam3r_l2w", case.config["constructor"] | {"need_encoder": True}, state)
+    assert whole.encoder is not None
+    bare = from_official("slam3r_l2w", case.config["constructor"], state)
+    assert bare.encoder is None, "need_encoder False drops the blocks"
+    with pytest.raises(ValueError, match="no encoder of its own"):
+        bare.encode(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("output_mode", "pts3d+desc", "output_mode='pts3d\\+desc' is not supported"),
+        ("pos_embed", "cosine", "pos_embed 'cosine' is not supported"),
+        ("depth_mode", ["exp", 0, "inf"], "depth_mode .* is not supported"),
+        ("conf_mode", ["sigmoid", 0, 1], "conf_mode .* is not supported"),
+        ("patch_size", 14, "patch_size=14 is not supported"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(official: Any, argument: str, value: Any, message: str) -> None:
+    arguments, state = official
+    with pytest.raises(CheckpointError, match=message):
+        from_official("dust3r", dict(arguments) | {argument: value}, state)
+
+
+def test_unknown_family_lists_the_known(official: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"unknown family 'mast3r'; valid: dust3r, slam3r"):
+        from_official("mast3r", *official)
+
+
+def test_detection(official: Any) -> None:
+    assert detect_family(official[1]) == "dust3r"
+    assert detect_family({"prediction_head.weight", "dec_blocks.0.norm1.weight"}) == "croco"
+    assert detect_family({"layer1.0.conv1.weight"}) is None
+    assert isinstance(from_official("dust3r", *official), DUSt3R)

@@ -1,0 +1,176 @@
+"""Weights by name, and our own format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from golden_cases import load_case
+from threer.errors import CheckpointError
+from threer.models import SLAM3R, DUSt3R, DUSt3RConfig, SLAM3RConfig, load_model, registry, save_checkpoint
+from threer.nn.dpt import DPTDims
+from threer.types import Checkpoint
+
+CARD = Checkpoint("tiny", "slam3r", (), "Apache-2.0", metric=True, description="made in a test")
+SIZES = {
+    "image_size": 32,
+    "enc_dim": 16,
+    "enc_depth": 1,
+    "enc_heads": 2,
+    "dec_dim": 16,
+    "dec_depth": 2,
+    "dec_heads": 2,
+}
+
+
+@pytest.fixture
+def tiny() -> SLAM3R:
+    torch.manual_seed(0)
+    return SLAM3R.from_config(SLAM3RConfig(**SIZES, ray_prior=0.6, absolute_positions=True)).eval()
+
+
+@pytest.fixture
+def shelf(tiny: SLAM3R, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with one checkpoint, `slam3r-mini`, and a disk without any other."""
+    save_checkpoint(tiny, tmp_path / "weights" / "slam3r-mini", CARD)
+    monkeypatch.setattr(registry, "packaged_folder", lambda: tmp_path / "weights")
+    monkeypatch.setattr(registry, "_in_cache", lambda repository: None)
+    monkeypatch.delenv("THREER_WEIGHTS", raising=False)
+    return tmp_path / "weights" / "slam3r-mini"
+
+
+def test_round_trip(tiny: SLAM3R, tmp_path: Path) -> None:
+    save_checkpoint(tiny, tmp_path / "tiny", CARD)
+    loaded = load_model(tmp_path / "tiny")
+    assert isinstance(loaded, SLAM3R)
+    assert loaded.i2p.config == tiny.i2p.config
+    assert loaded.input == tiny.input
+    assert (loaded.checkpoint.name, loaded.checkpoint.licence, loaded.checkpoint.metric) == (
+        "tiny",
+        "Apache-2.0",
+        True,
+    )
+    assert not loaded.training
+    tiny.half().float()  # what float16 keeps
+    state = loaded.state_dict()
+    assert not any("l2w.encoder." in name for name in state), "the encoder is stored once"
+    for name, tensor in tiny.state_dict().items():
+        assert torch.equal(state[name], tensor), name
+    window = torch.rand(1, 3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded.local(window)[1].points.xyz, tiny.local(window)[1].points.xyz)
+
+
+def test_round_trip_of_a_dense_head(tmp_path: Path) -> None:
+    model = DUSt3R(DUSt3RConfig(**SIZES, head="dpt", dpt=DPTDims(8, 4, (4, 4, 4, 4))))
+    save_checkpoint(model, tmp_path, CARD)
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded, DUSt3R)
+    assert loaded.config == model.config
+
+
+def test_changed_or_broken_files_are_noticed(tiny: SLAM3R, tmp_path: Path) -> None:
+    save_checkpoint(tiny, tmp_path, CARD)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="SHA-256 differs"):
+        load_model(tmp_path)
+    weights.write_bytes(good[:-10])
+    with pytest.raises(CheckpointError, match="truncated"):
+        load_model(tmp_path)
+    weights.write_bytes(good)
+    described = json.loads(config.read_text())
+    config.write_text(json.dumps(described | {"config": described["config"] | {"dec_dept": 3}}))
+    with pytest.raises(CheckpointError, match="no setting 'dec_dept'; did you mean dec_depth"):
+        load_model(tmp_path)
+    config.write_text(json.dumps(described | {"threer": 2}))
+    with pytest.raises(CheckpointError, match="format 2, this version reads 1"):
+        load_model(tmp_path)
+
+
+def test_weights_that_do_not_fit_are_not_written(tiny: SLAM3R, tmp_path: Path) -> None:
+    with torch.no_grad():
+        tiny.i2p.bridge.weight[0, 0] = 1e6
+    with pytest.raises(CheckpointError, match=r"i2p\.bridge\.weight does not fit into float16"):
+        save_checkpoint(tiny, tmp_path / "out", CARD)
+    assert not (tmp_path / "out").exists()
+
+
+def test_name_falls_back_to_the_packaged_weights(shelf: Path) -> None:
+    assert load_model("slam3r").checkpoint.name == "tiny"
+    assert load_model("slam3r-mini").checkpoint.files == (str(shelf / "model.safetensors"),)
+    assert registry.resolve("slam3r").packaged
+    listed = registry.entries()
+    assert listed["slam3r-mini"].paths == (shelf,)
+    assert listed["slam3r"].paths == ()
+    assert "dust3r" in listed
+
+
+def test_published_weights_on_disk_come_first(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = load_case("slam3r_e2e_auto_reservoir")
+    monkeypatch.setenv("THREER_WEIGHTS", str(tmp_path))
+    for part in ("i2p", "l2w"):
+        assert load_model("slam3r").checkpoint.name == "tiny", "both halves are needed"
+        state = {k.removeprefix(f"{part}."): t for k, t in case.weights.items() if k.startswith(f"{part}.")}
+        torch.save({"model": state}, tmp_path / f"slam3r_{part}.pth")
+    model = load_model("slam3r")
+    assert model.checkpoint == registry.PUBLISHED["slam3r"]
+    assert "NC" in model.checkpoint.licence
+
+
+def test_published_weights_in_the_hub_cache(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    case = load_case("dust3r_linear_square")
+    commit = "0" * 40
+    repository = tmp_path / "models--naver--DUSt3R_ViTLarge_BaseDecoder_224_linear"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (snapshot / "config.json").write_text(json.dumps(case.config["constructor"]))
+    save_file(case.weights, snapshot / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
+    model = load_model("dust3r-224-linear")
+    assert isinstance(model, DUSt3R)
+    assert model.checkpoint.name == "dust3r-224-linear"
+
+
+def test_nothing_is_downloaded_unasked(shelf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def download(repository: str, **_: object) -> str:
+        asked.append(repository)
+        raise OSError("no network\nin this test")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    load_model("slam3r")
+    with pytest.raises(
+        CheckpointError, match=r"'dust3r' are not on this disk: dust3r@hub downloads them .*CC-BY-NC"
+    ):
+        load_model("dust3r")
+    assert not asked
+    with pytest.raises(CheckpointError, match=r"siyan824/slam3r_i2p could not be downloaded: no network$"):
+        load_model("slam3r@hub")
+    assert asked == ["siyan824/slam3r_i2p"]
+
+
+def test_unknown_names_list_the_known(shelf: Path) -> None:
+    for name in ("slamr", "slam3r@home", "slam3r-mini@hub"):
+        with pytest.raises(CheckpointError, match=f"unknown weights '{name}'; valid: slam3r-mini, slam3r, dust3r"):
+            load_model(name)
+
+
+def test_a_name_wins_over_a_folder_of_that_name(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slam3r").mkdir()
+    assert load_model("slam3r").checkpoint.name == "tiny"
+    with pytest.raises(CheckpointError, match="holds neither"):
+        load_model("./slam3r")
