@@ -19,7 +19,7 @@ def run(argv: list[str]) -> int:
     """Parse ``argv``, call the verb, return the exit code."""
     console = Console(stderr=True)
     try:
-        return tyro.extras.subcommand_cli_from_dict(
+        code: int = tyro.extras.subcommand_cli_from_dict(
             {"reconstruct": _reconstruct_with_defaults(argv), "demo": demo},
             args=argv,
             prog="threer",
@@ -27,6 +27,7 @@ def run(argv: list[str]) -> int:
             "for every frame out.",
             registry=_registry(),
         )
+        return code
     except ThreerError as error:
         console.print(f"threer: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1

@@ -75,18 +75,16 @@ class Bar:
 
 def summarize(scene: Scene, out: Path, console: Console) -> None:
     """What came out, and where it is."""
-    report = scene.report
-    cameras = scene.cameras
+    report, counts = scene.report, scene.report["counts"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    found = int(cameras.found.sum())
-    missing = f", {len(cameras) - found} not found" if found < len(cameras) else ""
-    table.add_row("frames", f"{report['frames']['final']} in {report['seconds']['total']:.1f} s")
-    table.add_row("cameras", f"{found} of {len(cameras)}{missing}")
-    for key in ("failed", "skipped"):
-        number = report["frames"][key]
-        number = len(number) if isinstance(number, list) else number
-        if number:
-            table.add_row(key, f"{number} frames")
+    table.add_row("frames", f"{counts['final']} in {report['seconds']['total']:.1f} s")
+    missing = f", {counts['cameras_missing']} not found" if counts["cameras_missing"] else ""
+    table.add_row("cameras", f"{counts['cameras_found']} of {len(scene)}{missing}")
+    table.add_row("points", f"{counts['points']:,}")
+    if counts["failed"]:
+        table.add_row("failed", f"{counts['failed']} frames could not be reconstructed")
+    for skipped in report["skipped"]:
+        table.add_row("skipped", f"{skipped['name']}: {skipped['reason']}")
     for note in report["notes"]:
         table.add_row("note", note)
     table.add_row("cloud", str(out / "points.ply"))

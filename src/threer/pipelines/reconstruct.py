@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,18 @@ import numpy as np
 import torch
 
 from threer.config import ReconstructConfig
-from threer.errors import ThreerError
+from threer.errors import RunError, ThreerError
 from threer.io.runs import RunWriter, Scene
+from threer.io.runs.layout import PREVIEW
 from threer.io.sources import FrameSource, open_source, to_frame
-from threer.models import load_model
+from threer.models import SLAM3R, load_model
 from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.streaming import StreamingSession
 from threer.render.overview import overview
 from threer.render.pictures import save_png
 from threer.types import Checkpoint, FloatArray, Observer, Update
+
+PREVIEW_POINTS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,19 @@ def reconstruct(
     with clock("loading"):
         device = _device(config.device)
         model = load_model(config.weights, device=device)
+        if not isinstance(model, SLAM3R):
+            raise ThreerError(f"the weights {config.weights!r} are of another system; slam3r needs SLAM3R's")
     method, why = _method(frames)
-    start = Start(str(source), method, why, model.checkpoint, device, frames.expected, Path(out))
+    checkpoint = model.checkpoint
+    assert checkpoint is not None
+    start = Start(frames.name, method, why, checkpoint, device, frames.expected, Path(out))
     writer = RunWriter(
         Path(out),
-        {
-            "source": str(source),
-            "method": method,
-            "checkpoint": dataclasses.asdict(model.checkpoint),
-            "device": device,
-            **dataclasses.asdict(config),
-        },
+        {"source": str(source), "device": device, **dataclasses.asdict(config), "method": method},
+        weights=dataclasses.asdict(checkpoint),
+        metric=checkpoint.metric,
         precision=config.precision,
+        keep=config.keep,
         overwrite=config.overwrite,
     )
     if on_start:
@@ -92,21 +96,19 @@ def reconstruct(
         config.streaming,
         tracker=CameraTracker(_intrinsics(config), seed=config.streaming.seed),
     )
-    tally = _Tally()
 
     def deliver(updates: list[Update]) -> None:
         with clock("writing"):
             for update in updates:
-                for observer in (tally, writer, *observers):
+                for observer in (writer, *observers):
                     observer.on(update)
 
     def report() -> dict[str, Any]:
         return {
-            "frames": {**tally.counts(), "skipped": [dataclasses.asdict(s) for s in frames.skipped]},
-            "notes": list(frames.notes),
+            "skipped": frames.skipped,
+            "notes": frames.notes,
             "stride": session.stride,
             "seconds": clock.seconds(),
-            "frames_per_second": tally.final / max(clock.total(), 1e-9),
             "peak_memory_mib": _peak_memory_mib(),
             "torch_threads": torch.get_num_threads(),
         }
@@ -125,34 +127,19 @@ def reconstruct(
         with clock("reconstruction"):
             updates = session.finish()
         deliver(updates)
-    except KeyboardInterrupt:
-        writer.finish("interrupted", report())
+    except BaseException as error:  # whatever it is, what was final stays, and the caller hears of it
+        with suppress(RunError):
+            writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
         raise
-    except (ThreerError, OSError):
-        writer.finish("failed", report())
-        raise
-    with clock("writing"):
-        writer.finish("complete", report())
-    scene = Scene.open(out)
-    with clock("picture"):
-        xyz, rgb, _ = scene.cloud(keep=config.keep)
-        save_png(Path(out) / "preview.png", overview(xyz, rgb, scene.trajectory))
+    scene = writer.finish("complete", report())
+    draw_preview(scene)
     return scene
 
 
-class _Tally:
-    """Counts what became of the frames."""
-
-    def __init__(self) -> None:
-        self.final = self.failed = self.without_camera = 0
-
-    def on(self, update: Update) -> None:
-        self.final += update.kind == "final"
-        self.failed += update.kind == "failed"
-        self.without_camera += update.c2w is not None and not np.isfinite(update.c2w).all()
-
-    def counts(self) -> dict[str, int]:
-        return {"final": self.final, "failed": self.failed, "without_camera": self.without_camera}
+def draw_preview(scene: Scene) -> None:
+    """Draw the cloud and the camera path of a run into its folder."""
+    cloud = scene.cloud(max_points=PREVIEW_POINTS)
+    save_png(scene.path / PREVIEW, overview(cloud.xyz, cloud.rgb, scene.trajectory))
 
 
 class _Clock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -19,7 +19,10 @@ from threer.types import Pointmap, Prediction, View
 class StreamingModel(Protocol):
     """What a model must offer to be streamed: SLAM3R does."""
 
-    input: InputSpec
+    @property
+    def input(self) -> InputSpec: ...
+
+    def parameters(self) -> Iterator[Tensor]: ...
 
     def encode(self, images: Tensor) -> Tensor: ...
 
@@ -39,7 +42,7 @@ class Networks:
         self._model = model
         self._config = config
         self._trace = trace
-        self._device = next(model.parameters()).device  # type: ignore[attr-defined]
+        self._device = next(iter(model.parameters())).device
 
     def encode(self, keyframes: Sequence[Keyframe]) -> None:
         """Give tokens to all ``keyframes``, `encode_batch` at a time."""
