@@ -52,12 +52,15 @@ class LinearHead(nn.Module):
     """One linear layer from a token to the 16×16 pixels of its patch: raw x, y, z and confidence.
 
     ``ray_prior`` (tangent of half the field of view) adds a fixed bundle of rays to the raw points, so that an
-    untrained head already predicts the frustum of a camera and training only has to bend it.
+    untrained head already predicts the frustum of a camera and training only has to bend it. ``pixel_bias`` is the
+    side of a square, learned map that is added as well (enlarged where the image is not of that size): the answer
+    that needs no image, which small networks otherwise spend most of their training on.
     """
 
-    def __init__(self, dim: int, ray_prior: float | None = None) -> None:
+    def __init__(self, dim: int, ray_prior: float | None = None, pixel_bias: int | None = None) -> None:
         super().__init__()
         self.ray_prior = ray_prior
+        self.pixel_bias = None if pixel_bias is None else nn.Parameter(torch.zeros(4, pixel_bias, pixel_bias))
         self.linear = nn.Linear(dim, 4 * PATCH**2)
 
     def forward(self, taps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -67,4 +70,7 @@ class LinearHead(nn.Module):
         raw = F.pixel_shuffle(patches, PATCH)
         if self.ray_prior is not None:
             raw = raw + F.pad(camera_rays(size, self.ray_prior, raw.device), (0, 0, 0, 0, 0, 1))
+        if self.pixel_bias is not None:
+            bias = self.pixel_bias.unsqueeze(0)
+            raw = raw + (bias if bias.shape[-2:] == size else F.interpolate(bias, size, mode="bilinear"))
         return raw
