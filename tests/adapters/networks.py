@@ -32,7 +32,8 @@ def run_dust3r(model: DUSt3R, config: dict[str, Any], inputs: dict[str, Results]
     sides = ("view1", "view2")
     images = [inputs[side]["img"] for side in sides]
     shapes = [inputs[side]["true_shape"] for side in sides]
-    symmetrized = bool(config.get("symmetrize")) or _swapped(*(inputs[side]["instance"] for side in sides))
+    instances = [inputs[side].get("instance", torch.arange(0)) for side in sides]
+    symmetrized = bool(config.get("symmetrize")) or _swapped(*instances)
     if config.get("symmetrize"):
         images = _both_orders(*images)
         shapes = _both_orders(*shapes)
@@ -157,5 +158,5 @@ def _both_orders(a: Tensor, b: Tensor) -> list[Tensor]:
 
 def _swapped(a: Tensor, b: Tensor) -> bool:
     """Whether instance lists of two views say that each even sample comes again, swapped, right after."""
-    even = len(a) % 2 == 0
+    even = len(a) > 0 and len(a) % 2 == 0
     return even and bool((a[::2] == b[1::2]).all() and (a[1::2] == b[::2]).all())

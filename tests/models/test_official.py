@@ -122,3 +122,11 @@ def test_detection(official: Any) -> None:
     assert detect_family({"prediction_head.weight", "dec_blocks.0.norm1.weight"}) == "croco"
     assert detect_family({"layer1.0.conv1.weight"}) is None
     assert isinstance(from_official("dust3r", *official), DUSt3R)
+
+
+def test_arguments_without_effect_are_mentioned(official: Any, caplog: pytest.LogCaptureFixture) -> None:
+    arguments, state = official
+    from_official("dust3r", dict(arguments) | {"freeze": "encoder"}, state)
+    assert not caplog.records
+    from_official("dust3r", dict(arguments) | {"new_option": 3}, state)
+    assert "without effect here: new_option" in caplog.text

@@ -88,7 +88,7 @@ def from_official(
             if half not in config:
                 raise CheckpointError(f"SLAM3R needs constructor arguments of both halves; {half!r} is missing")
             own = {k.removeprefix(f"{half}."): t for k, t in state_dict.items() if k.startswith(f"{half}.")}
-            halves[half] = from_official(f"slam3r_{half}", config[half], own)
+            halves[half] = from_official(f"slam3r_{half}", config[half], own, dpt_dims)
         strays = [k for k in state_dict if not k.startswith(("i2p.", "l2w."))]
         if strays:
             raise CheckpointError(f"tensor {strays[0]} belongs to neither half of SLAM3R (i2p., l2w.)")

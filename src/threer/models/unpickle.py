@@ -61,10 +61,10 @@ def read_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"class (\S+)", str(error))
-        what = f"it names {found[1]}" if found else str(error).splitlines()[0]
+        what = f"it names {found[1]}" if found else "it is not a PyTorch weight file"
         raise CheckpointError(f"{path} holds more than weights and is not read: {what}") from None
     except Exception as error:  # there is no end to what a damaged file makes an unpickler do
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+        first = re.split(r"[.\n]", str(error))[0] or type(error).__name__
         raise CheckpointError(f"{path} is damaged: {first} ({size:,} bytes)") from None
 
 
