@@ -90,15 +90,15 @@ def score_run(
         raise ThreerError(
             f"truth has {len(truth.depth)} frames, the run {len(indices)}: they do not belong together"
         )
-    true_depth = [_true_depth(frame, truth) for frame in run.frames]
-    true_points = [_true_points(frame, truth, depth) for frame, depth in zip(run.frames, true_depth, strict=True)]
+    depths = [true_depth(frame, truth) for frame in run.frames]
+    true_points = [_true_points(frame, truth, depth) for frame, depth in zip(run.frames, depths, strict=True)]
     times = np.array([f.timestamp for f in run.frames])
     true_path = Trajectory(times, truth.c2w[indices])
     path = Trajectory(times, np.stack(run.c2w))
-    shape = true_depth[0].shape
+    shape = depths[0].shape
     ours = Score(
         "threer",
-        *_depth_score(run.local_depth, true_depth),
+        *_depth_score(run.local_depth, depths),
         _path_score(path, true_path, segment),
         *_cloud_score(run.world, run.conf, true_points, segment, cloud_points),
         missing_cameras=float((~np.isfinite(path.c2w).all(axis=(1, 2))).mean()),
@@ -109,11 +109,11 @@ def score_run(
         ("constant depth", constant_depth(shape)),
     ):
         guesses = [depth] * len(indices)
-        world = _on_a_line(guesses, true_depth, run.frames, truth, true_path, segment)
+        world = _on_a_line(guesses, depths, run.frames, truth, true_path, segment)
         scores.append(
             Score(
                 name,
-                *_depth_score(guesses, true_depth),
+                *_depth_score(guesses, depths),
                 _path_score(straight_line(times), true_path, segment),
                 *_cloud_score(world, [np.ones(shape)] * len(world), true_points, segment, cloud_points),
             )
@@ -195,7 +195,7 @@ def _cloud_score(
 
 def _on_a_line(
     guesses: Sequence[FloatArray],
-    true_depth: Sequence[FloatArray],
+    depths: Sequence[FloatArray],
     frames: Sequence[Frame],
     truth: Truth,
     true_path: Trajectory,
@@ -211,8 +211,8 @@ def _on_a_line(
         # A line leaves the turn about itself open, so the cameras look where the first true one does.
         cameras[:, :3, :3] = true_path.c2w[part.start, :3, :3]
         for k, c2w in zip(range(part.start, part.stop), cameras, strict=True):
-            valid = true_depth[k] > 0
-            scale = np.median(true_depth[k][valid]) / np.median(guesses[k][valid]) if valid.any() else 1.0
+            valid = depths[k] > 0
+            scale = np.median(depths[k][valid]) / np.median(guesses[k][valid]) if valid.any() else 1.0
             world.append(_unproject(frames[k], guesses[k] * scale, truth.K) @ c2w[:3, :3].T + c2w[:3, 3])
     return world
 
@@ -232,7 +232,7 @@ def _original_pixels(frame: Frame) -> FloatArray:
     return np.asarray(np.stack([u, v, ones], axis=-1) @ frame.to_original.T)
 
 
-def _true_depth(frame: Frame, truth: Truth) -> FloatArray:
+def true_depth(frame: Frame, truth: Truth) -> FloatArray:
     """[H, W] true depth at every network pixel, 0 where unknown."""
     height, width = truth.depth.shape[1:]
     pixels = np.rint(_original_pixels(frame)).astype(int)
