@@ -1,0 +1,1 @@
+"""Pictures of clouds, paths and maps, drawn on the CPU."""
