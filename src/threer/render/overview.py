@@ -26,7 +26,7 @@ CEILING_SHARE = 0.3  # of the ground plan, above which what hangs over all camer
 CEILING_CLEARANCE = 0.1  # of the scene's height
 PATH_WIDTH_PX = 2.2
 FRUSTUM_PX = 14
-FRUSTA = 12
+FRUSTUM_GAP = 5.0  # along the path between frusta, in their length
 HIDDEN_OPACITY = 0.35  # of the path where the scene stands in front of it
 BACKGROUND = (250, 250, 248)
 SEPARATOR = (225, 225, 222)
@@ -203,7 +203,7 @@ def _path(cameras: FloatArray, K: FloatArray, c2w: FloatArray, size: Size) -> La
     time = np.linspace(0, 1, len(centres))
     lines = [(centres[i], centres[i + 1], time[i], time[i + 1]) for i in range(len(centres) - 1)]
     shape = FRUSTUM_PX * pixel * np.array([[-0.7, -0.5, 1], [0.7, -0.5, 1], [0.7, 0.5, 1], [-0.7, 0.5, 1]])
-    for i in range(0, len(cameras), max(1, len(cameras) // FRUSTA)):
+    for i in _apart(centres, FRUSTUM_GAP * FRUSTUM_PX * pixel):
         corners = shape @ cameras[i, :3, :3].T + centres[i]
         for k in range(4):
             lines.append((centres[i], corners[k], time[i], time[i]))
@@ -219,6 +219,15 @@ def _path(cameras: FloatArray, K: FloatArray, c2w: FloatArray, size: Size) -> La
     radii = np.full(len(xyz), PATH_WIDTH_PX / 2 * pixel, dtype=np.float32)
     # The ends of the colour map are nearly black: not used.
     return splat.rasterize(xyz, colorize(np.concatenate(times), -0.12, 1.08), radii, K, c2w, size)
+
+
+def _apart(centres: FloatArray, gap: float) -> list[int]:
+    """The first camera, and each that is ``gap`` away from the one taken before: frusta that do not overlap."""
+    taken = [0]
+    for i, centre in enumerate(centres):
+        if np.linalg.norm(centre - centres[taken[-1]]) >= gap:
+            taken.append(i)
+    return taken
 
 
 def _over(path: Layer, scene: Layer) -> Layer:
