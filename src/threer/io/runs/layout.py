@@ -104,7 +104,8 @@ def pack_points(points: npt.NDArray[np.float32], precision: Precision) -> Packed
     """Prepare the points of one frame [H, W, 3] for storage.
 
     float32 is exact. float16 is relative to the frame's median point m: each coordinate x is off by at most
-    2⁻¹¹ |x - m| (plus the rounding of float32 itself), so neither far scenes nor far outliers cost precision.
+    2⁻¹¹ |x - m| + 2⁻⁴⁰ max |x - m| (and the rounding of float32 itself), so neither far scenes nor far outliers
+    cost precision.
     """
     known = np.isfinite(points).all(axis=-1)
     if precision == "float32" or not known.any():
