@@ -1,0 +1,178 @@
+"""Analytic ray casting against rooms of boxes, capped cylinders and spheres, in batches of pixel tiles.
+
+Rays come in groups (8×8 pixels). A primitive is tested against a group only if its bounding sphere can touch the
+group's bundle of rays, which leaves a few per cent of all pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from threer.data.synthetic.rooms import BOX, CYLINDER, SPHERE, Rooms
+
+EPSILON = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """What G groups of k rays meet first.
+
+    distance  [G, k] along the ray, in units of its direction
+    part      [G, k] int64 primitive, or P + face for the room's own faces
+    """
+
+    distance: Tensor
+    part: Tensor
+
+
+def cast(rooms: Rooms, room: Tensor, origin: Tensor, direction: Tensor) -> Hits:
+    """First hits of bundles of rays that start at one point each.
+
+    room [G] int64, origin [G, 3], direction [G, k, 3] (any length) -> distances in units of ``direction``
+    """
+    axis = direction.mean(dim=1)
+    axis = axis / axis.norm(dim=-1, keepdim=True)
+    unit = direction / direction.norm(dim=-1, keepdim=True)
+    spread = (unit * axis.unsqueeze(1)).sum(-1).amin(1).clamp(-1, 1).acos()  # [G] half angle of the bundle
+    to_centre = rooms.centre[room] - origin.unsqueeze(1)  # [G, P, 3]
+    reach = to_centre.norm(dim=-1).clamp(min=1e-6)
+    radius = rooms.radius[room]
+    angle = ((to_centre * axis.unsqueeze(1)).sum(-1) / reach).clamp(-1, 1).acos()
+    swell = (radius / reach).clamp(max=1).asin()
+    near = ((angle < spread.unsqueeze(1) + swell) | (reach <= radius)) & (radius > 0)
+    group, part = near.nonzero(as_tuple=True)
+
+    starts = origin.unsqueeze(1).expand_as(direction)
+    distance, face = _leave_room(rooms.size[room], starts, direction)
+    count = rooms.kind.shape[1]
+    best = distance.clone()
+    found = face + count
+    hits = _intersect(rooms, room[group], part, origin[group].unsqueeze(1), direction[group])  # [pairs, k]
+    best.scatter_reduce_(0, group.unsqueeze(1).expand_as(hits), hits, reduce="amin")
+    pair, ray = (hits == best[group]).logical_and(hits < distance[group]).nonzero(as_tuple=True)
+    # amax settles exact ties the same way each time
+    winner = torch.full_like(found, -1).flatten()
+    winner.scatter_reduce_(0, group[pair] * direction.shape[1] + ray, part[pair], reduce="amax")
+    winner = winner.view_as(found)
+    return Hits(best, torch.where(winner >= 0, winner, found))
+
+
+def blocked(rooms: Rooms, room: Tensor, start: Tensor, goal: Tensor) -> Tensor:
+    """Whether something stands between points and a goal.
+
+    room [G] int64, start [G, k, 3], goal [G, 3] -> [G, k] bool
+    """
+    middle = start.mean(dim=1)
+    slack = (start - middle.unsqueeze(1)).norm(dim=-1).amax(1)  # [G] radius of the start points
+    towards = goal - middle
+    length2 = (towards * towards).sum(-1, keepdim=True).clamp(min=1e-9)
+    to_centre = rooms.centre[room] - middle.unsqueeze(1)  # [G, P, 3]
+    along = ((to_centre * towards.unsqueeze(1)).sum(-1) / length2).clamp(0, 1)
+    gap = (to_centre - along.unsqueeze(-1) * towards.unsqueeze(1)).norm(dim=-1)
+    radius = rooms.radius[room]
+    near = (gap < radius + slack.unsqueeze(1)) & (radius > 0)
+    group, part = near.nonzero(as_tuple=True)
+    direction = goal.unsqueeze(1) - start
+    hits = _intersect(rooms, room[group], part, start[group], direction[group])
+    closest = torch.full(start.shape[:2], torch.inf, device=start.device)
+    closest.scatter_reduce_(0, group.unsqueeze(1).expand_as(hits), hits, reduce="amin")
+    return closest < 1
+
+
+def clearance(rooms: Rooms, room: Tensor, points: Tensor) -> Tensor:
+    """Distance from points to the nearest surface, negative inside a primitive or outside the room.
+
+    room [G] int64, points [G, k, 3] -> [G, k] metres
+    """
+    rotation, centre = rooms.rotation[room], rooms.centre[room]  # [G, P, 3, 3], [G, P, 3]
+    local = torch.einsum("gpji,gkpj->gkpi", rotation, points.unsqueeze(2) - centre.unsqueeze(1))
+    half = rooms.half[room].unsqueeze(1)
+    kind = rooms.kind[room].unsqueeze(1)
+    box = _box_distance(local.abs() - half)
+    round_ = torch.stack([local[..., [0, 2]].norm(dim=-1) - half[..., 0], local[..., 1].abs() - half[..., 1]], -1)
+    ball = local.norm(dim=-1) - half[..., 0]
+    distance = torch.where(kind == BOX, box, torch.where(kind == CYLINDER, _box_distance(round_), ball))
+    distance = distance.masked_fill(rooms.radius[room].unsqueeze(1) <= 0, torch.inf)
+    walls = (rooms.size[room].unsqueeze(1) - points.abs()).amin(-1)
+    return torch.minimum(distance.amin(-1), walls)
+
+
+def _box_distance(excess: Tensor) -> Tensor:
+    """Signed distance from how far a point is beyond each half size [..., n] -> [...]."""
+    distance: Tensor = excess.clamp(min=0).norm(dim=-1) + excess.amax(-1).clamp(max=0)
+    return distance
+
+
+def _leave_room(size: Tensor, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Where rays from inside meet the room: distance [G, k] and face [G, k] (-x +x -y +y -z +z)."""
+    towards = torch.where(direction < 0, -1.0, 1.0)
+    safe = torch.where(direction.abs() < 1e-9, towards * 1e-9, direction)
+    exits = (towards * size.unsqueeze(1) - origin) / safe
+    distance, axis = exits.min(dim=-1)
+    positive = towards.gather(-1, axis.unsqueeze(-1)).squeeze(-1) > 0
+    return distance, 2 * axis + positive.long()
+
+
+def _intersect(rooms: Rooms, room: Tensor, part: Tensor, origin: Tensor, direction: Tensor) -> Tensor:
+    """Nearest positive hit for pairs of a primitive and k rays, inf where they miss.
+
+    room, part [n] int64; origin [n, k or 1, 3]; direction [n, k, 3] -> [n, k]
+    """
+    result = torch.empty(direction.shape[:2], device=direction.device)
+    kinds = rooms.kind[room, part]
+    for kind, solve in ((BOX, _hit_box), (CYLINDER, _hit_cylinder), (SPHERE, _hit_sphere)):
+        chosen = (kinds == kind).nonzero().squeeze(1)
+        r, p = room[chosen], part[chosen]
+        rotation = rooms.rotation[r, p]
+        local_origin = (origin[chosen] - rooms.centre[r, p].unsqueeze(1)) @ rotation
+        local_direction = direction[chosen] @ rotation
+        result[chosen] = solve(local_origin, local_direction, rooms.half[r, p].unsqueeze(1))
+    return result
+
+
+def _first_positive(enter: Tensor, leave: Tensor, hit: Tensor) -> Tensor:
+    """The entry if it lies ahead, else the exit (ray started inside), else inf."""
+    distance = torch.where(enter > EPSILON, enter, leave)
+    return torch.where(hit & (distance > EPSILON), distance, torch.inf)
+
+
+def _hit_box(origin: Tensor, direction: Tensor, half: Tensor) -> Tensor:
+    safe = torch.where(direction.abs() < 1e-9, 1e-9, direction)
+    inverse = safe.reciprocal()
+    middle = -origin * inverse
+    extent = half * inverse.abs()
+    enter = (middle - extent).amax(-1)
+    leave = (middle + extent).amin(-1)
+    return _first_positive(enter, leave, enter < leave)
+
+
+def _roots(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Roots of a t² + 2 b t + c in order, and whether they are real."""
+    inner = b * b - a * c
+    root = inner.clamp(min=0).sqrt()
+    a = a.clamp(min=1e-12)
+    return (-b - root) / a, (-b + root) / a, inner > 0
+
+
+def _hit_cylinder(origin: Tensor, direction: Tensor, half: Tensor) -> Tensor:
+    ox, oy, oz = origin.unbind(-1)
+    dx, dy, dz = direction.unbind(-1)
+    radius, height = half[..., 0], half[..., 1]
+    enter, leave, hit = _roots(dx * dx + dz * dz, ox * dx + oz * dz, ox * ox + oz * oz - radius * radius)
+    inverse = torch.where(dy.abs() < 1e-9, 1e-9, dy).reciprocal()
+    middle, extent = -oy * inverse, height * inverse.abs()
+    enter = torch.maximum(enter, middle - extent)
+    leave = torch.minimum(leave, middle + extent)
+    return _first_positive(enter, leave, hit & (enter < leave))
+
+
+def _hit_sphere(origin: Tensor, direction: Tensor, half: Tensor) -> Tensor:
+    enter, leave, hit = _roots(
+        (direction * direction).sum(-1),
+        (origin * direction).sum(-1),
+        (origin * origin).sum(-1) - half[..., 0] ** 2,
+    )
+    return _first_positive(enter, leave, hit)
