@@ -105,7 +105,7 @@ class Validation:
         return self.reference_maps(flat.expand_as(self.truth))
 
     def unmoved_keys(self, points: Tensor | None = None) -> float:
-        """`Scores.register_error` of leaving the keys' pointmaps [n, 1, H, W, 3] at the world's origin, at unit scale.
+        """`Scores.register_error` of leaving the keys' pointmaps [n, 1, H, W, 3] at the origin, at unit scale.
 
         Without ``points``, of the true pointmaps.
         """
