@@ -15,7 +15,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from threer.config import ReconstructConfig
 from threer.io.runs import Scene
@@ -76,18 +75,20 @@ class Bar:
 def summarize(scene: Scene, out: Path, console: Console) -> None:
     """What came out, and where it is."""
     report, counts = scene.report, scene.report["counts"]
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("frames", f"{counts['final']} in {report['seconds']['total']:.1f} s")
     missing = f", {counts['cameras_missing']} not found" if counts["cameras_missing"] else ""
-    table.add_row("cameras", f"{counts['cameras_found']} of {len(scene)}{missing}")
-    table.add_row("points", f"{counts['points']:,}")
+    lines = [
+        ("frames", f"{counts['final']} in {report['seconds']['total']:.1f} s"),
+        ("cameras", f"{counts['cameras_found']} of {len(scene)}{missing}"),
+        ("points", f"{counts['points']:,}"),
+    ]
     if counts["failed"]:
-        table.add_row("failed", f"{counts['failed']} frames could not be reconstructed")
-    for skipped in report["skipped"]:
-        table.add_row("skipped", f"{skipped['name']}: {skipped['reason']}")
-    for note in report["notes"]:
-        table.add_row("note", note)
-    table.add_row("cloud", str(out / "points.ply"))
-    table.add_row("picture", str(out / "preview.png"))
-    table.add_row("cameras", f"{out / 'cameras.json'}, {out / 'trajectory.tum'}")
-    console.print(table)
+        lines.append(("failed", f"{counts['failed']} frames could not be reconstructed"))
+    lines += [("skipped", f"{skipped['name']}: {skipped['reason']}") for skipped in report["skipped"]]
+    lines += [("note", note) for note in report["notes"]]
+    lines += [
+        ("cloud", str(out / "points.ply")),
+        ("picture", str(out / "preview.png")),
+        ("poses", f"{out / 'cameras.json'}, {out / 'trajectory.tum'}"),
+    ]
+    for name, text in lines:
+        console.print(f"{name:<9}{text}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,149 @@
+"""The command line: exit codes, one-line errors, JSON, and nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from threer.cli import main
+from threer.io.runs import Scene
+from threer.models.checkpoints import save_checkpoint
+from threer.models.slam3r import SLAM3R, SLAM3RConfig
+from threer.types import Checkpoint
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(3)
+    config = SLAM3RConfig(
+        image_size=32, enc_dim=16, enc_depth=1, enc_heads=2, dec_dim=16, dec_depth=2, dec_heads=2, ray_prior=0.6
+    )
+    folder = tmp_path_factory.mktemp("weights") / "tiny"
+    save_checkpoint(SLAM3R.from_config(config), folder, Checkpoint("tiny", "slam3r", (), "Apache-2.0"))
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than everything else and is tested where it is called from."""
+    monkeypatch.setattr("threer.pipelines.reconstruct.draw_preview", lambda scene: None)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    return folder
+
+
+FAST = ["--stride", "1", "--radius", "2", "--init-frames", "3", "--init-min-conf", "0", "--device", "cpu"]
+
+
+def test_reconstruct_prints_its_report_as_json(
+    images: Path, tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code = main(["reconstruct", str(images), "-o", str(out), "--weights", weights, "--json", *FAST])
+    assert code == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["counts"]["final"] == 10
+    assert report["out"] == str(out)
+
+
+def test_summary_goes_to_standard_error(
+    images: Path, tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reconstruct", str(images), "-o", str(tmp_path / "o"), "--weights", weights, *FAST]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for words in ("slam3r", "tiny", "Apache-2.0", "points.ply"):
+        assert words in captured.err
+
+
+def test_several_files_and_commas_in_intrinsics(images: Path, tmp_path: Path, weights: str) -> None:
+    files = sorted(str(p) for p in images.iterdir())[:5]
+    out = tmp_path / "out"
+    arguments = ["reconstruct", *files, "--out", str(out), "--weights", weights, "--intrinsics", "40,41,24.5,19.5"]
+    assert main([*arguments, *FAST]) == 0
+    assert len(Scene.open(out)) == 5
+    assert Scene.open(out).cameras.K[0, 1, 1] == 41
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["reconstruct", "/no/such/clip.mp4"], "/no/such/clip.mp4"),
+        (["reconstruct"], "no source given"),
+        (["reconstruct", "{images}", "--weights", "nothing"], "unknown weights"),
+        (["reconstruct", "{images}", "--stride", "0"], "stride"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_one(
+    arguments: list[str], words: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = [a.format(images=images) for a in arguments]
+    assert main([*filled, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("threer: ")
+    assert words in error
+    assert "\n" not in error
+
+
+def test_wrong_usage_is_exit_code_two() -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["reconstruct", "x", "--no-such-flag"])
+    assert exited.value.code == 2
+
+
+def test_preset_changes_what_is_not_given(images: Path, tmp_path: Path, weights: str) -> None:
+    out = tmp_path / "out"
+    arguments = ["reconstruct", str(images), "-o", str(out), "--weights", weights, "--preset", "parity"]
+    assert main([*arguments, "--radius", "2", "--init-min-conf", "0", "--device", "cpu"]) == 0
+    streaming = Scene.open(out).settings["streaming"]
+    assert streaming["preset"] == "parity"
+    assert streaming["normalize_references"] is False
+    assert streaming["radius"] == 2
+
+
+def test_help_needs_no_torch() -> None:
+    script = (
+        "import sys\nfrom threer.cli import main\n"
+        "try:\n    main(['reconstruct', '--help'])\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules, 'torch was imported for --help'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_ends_cleanly(images: Path, tmp_path: Path, weights: str) -> None:
+    for i in range(10, 400):  # long enough to be interrupted
+        os.link(images / f"{i % 10:02d}.png", images / f"{i:03d}.png")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "threer", "reconstruct", str(images), "-o", str(out), "--weights", weights]
+    process = subprocess.Popen([*command, *FAST], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "frames" / "000000.npz").is_file():
+        assert time.monotonic() < deadline, "no frames came out"
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    scene = Scene.open(out)
+    assert scene.state == "interrupted"
+    assert 64 <= len(scene) < 400
