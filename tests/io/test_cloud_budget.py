@@ -93,6 +93,19 @@ def test_the_budget_is_kept_and_used(budget: int) -> None:
         assert (np.histogram2d(*thinned.xyz[:, :2].T, bins=4, range=[[-3, 3]] * 2)[0] > 0).all()
 
 
+def test_late_points_are_thinned_like_early_ones() -> None:
+    cloud = random_cloud(np.random.default_rng(0), 1000)
+    late = Cloud(cloud.xyz[:50], cloud.rgb[:50], cloud.conf[:50])  # type: ignore[index]
+    thinned = within_budget([cloud, cloud, cloud, late], 1000)
+    assert len(np.unique(thinned.xyz, axis=0)) == len(thinned)
+
+
+def test_voxels_that_meet_in_a_corner_are_thinned_too() -> None:
+    corners = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1]), np.float32).reshape(3, -1).T
+    cloud = Cloud(corners, np.zeros((8, 3), np.uint8), np.arange(1, 9, dtype=np.float32))
+    assert sorted(within_budget([cloud], 3).conf.tolist()) == [6, 7, 8]  # type: ignore[union-attr]
+
+
 def test_points_in_one_place_and_far_outliers() -> None:
     same = Cloud(np.ones((300, 3), np.float32), np.zeros((300, 3), np.uint8), np.arange(1, 301, dtype=np.float32))
     assert within_budget([same], 100).conf.tolist() == [300]  # type: ignore[union-attr]

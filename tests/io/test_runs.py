@@ -283,8 +283,23 @@ def test_only_the_needed_chunks_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     assert read == ["000002.npz"]
     scene.cloud()
     assert read == ["000002.npz", *(f"00000{k}.npz" for k in range(6))]
+    read.clear()
+    for position in (0, 2, 0, 4, 0):  # the chunk used longest ago goes first
+        scene.frame(position)
+    assert read == ["000000.npz", "000001.npz", "000002.npz"]
     scene.frame(11).colours[:] = 0
     assert scene.frame(11).colours.any(), "what is handed out is not the cache"
+
+
+def test_the_cloud_reads_each_chunk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from threer.io.runs import layout
+
+    scene = write_run(tmp_path / "run", [0, 3, 6, 1, 4, 7, 2, 5, 8], chunk=3)
+    read = []
+    original = layout.read_chunk
+    monkeypatch.setattr(layout, "read_chunk", lambda path, *names: read.append(path.name) or original(path, *names))
+    scene.cloud()
+    assert read == ["000000.npz", "000001.npz", "000002.npz"]
 
 
 def test_saving_by_suffix(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import threer.io.video
 from threer.config import SourceConfig
 from threer.errors import RunError, SourceError
 from threer.io.images import RGBImage
 from threer.io.sources import open_source
-from threer.io.video import displayed, nearest_to_ticks, write_video
+from threer.io.video import VideoFile, displayed, nearest_to_ticks, write_video
 
 TIME_BASE = Fraction(1, 90_000)
 HEIGHT, WIDTH = 32, 48
@@ -119,8 +121,6 @@ def test_start_end_and_max_frames(tmp_path: Path, container: str) -> None:
 
 
 def test_reading_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threer.io.video
-
     converted = []
     original = threer.io.video.upright_picture
     monkeypatch.setattr(threer.io.video, "upright_picture", lambda frame: converted.append(0) or original(frame))
@@ -172,6 +172,58 @@ def test_a_cut_file_gives_what_is_left_and_one_note(tmp_path: Path, container: s
     assert len(source.skipped) <= 1
     list(source)
     assert len(source.notes) == 1, "read again, said once"
+
+
+def test_half_a_frame_is_no_frame(tmp_path: Path) -> None:
+    path, images = tmp_path / "v.avi", noise(60)
+    make_video(path, [k / 30 for k in range(60)], images=images)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = open_source(path)
+    frames = list(source)
+    assert [skipped.reason for skipped in source.skipped] == ["damaged"]
+    for frame, image in zip(frames, images, strict=False):
+        bottom = np.s_[-HEIGHT // 4 :]  # what is missing in half a frame
+        assert np.corrcoef(frame.image[bottom].ravel(), image[bottom].ravel())[0, 1] > 0.5
+
+
+def test_frames_before_a_read_error_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FailingContainer:
+        """A container that breaks after 12 packets, while the decoder still holds some frames."""
+
+        def __init__(self, container: av.container.InputContainer) -> None:
+            self.container, self.streams = container, container.streams
+
+        def __enter__(self) -> FailingContainer:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.container.close()
+
+        def demux(self, stream: av.VideoStream) -> Iterator[av.Packet]:
+            yield from islice(self.container.demux(stream), 12)
+            raise av.error.InvalidDataError(1, "input/output error")
+
+    path = make_video(tmp_path / "v.mp4", [k / 30 for k in range(30)])
+    original = threer.io.video._open
+    source = open_source(path)
+    monkeypatch.setattr(threer.io.video, "_open", lambda path: FailingContainer(original(path)))
+    assert len(list(source)) == 12
+    assert any("cannot be read to its end" in note for note in source.notes)
+
+
+def test_a_late_start_does_not_decode_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    original = VideoFile._decode
+
+    def counting(self: VideoFile, container: av.container.InputContainer) -> Iterator[tuple[float, av.VideoFrame]]:
+        for item in original(self, container):
+            decoded.append(item[0])
+            yield item
+
+    monkeypatch.setattr(VideoFile, "_decode", counting)
+    path = make_video(tmp_path / "v.mp4", [k / 10 for k in range(40)])
+    assert levels(list(open_source(path, SourceConfig(start=3.5)))) == [10, 11, 12, 13, 14]  # 10 k mod 250
+    assert min(decoded) > 2
 
 
 def test_an_mp4_without_its_index_is_an_error(tmp_path: Path) -> None:
