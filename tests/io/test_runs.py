@@ -325,6 +325,12 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         Scene.open(tmp_path)
 
 
+def test_a_run_of_someone_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda self: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    with pytest.raises(RunError, match="no permission to look into"):
+        Scene.open(tmp_path / "run")
+
+
 def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
     write_run(tmp_path / "run", [0, 1], chunk=1)
     chunk = tmp_path / "run" / "frames" / "000001.npz"

@@ -23,6 +23,16 @@ _CHUNKS_IN_MEMORY = 2
 _LISTED = ("index", "timestamps", "names", "c2w", "K", "size", "to_original")
 _PIXELS = ("points", "offset", "scale", "conf", "colours")
 
+_EMPTY: dict[str, npt.NDArray[Any]] = {
+    "index": np.empty(0, np.int64),
+    "timestamps": np.empty(0),
+    "names": np.empty(0, np.str_),
+    "c2w": np.empty((0, 4, 4)),
+    "K": np.empty((0, 3, 3)),
+    "size": np.empty((0, 2), np.int64),
+    "to_original": np.empty((0, 2, 3)),
+}
+
 
 class Scene:
     """A reconstruction on disk; frames are read when they are asked for, in the order of the source.
@@ -158,22 +168,14 @@ class Scene:
         write(self, path)
 
 
-_EMPTY: dict[str, npt.NDArray[Any]] = {
-    "index": np.empty(0, np.int64),
-    "timestamps": np.empty(0),
-    "names": np.empty(0, np.str_),
-    "c2w": np.empty((0, 4, 4)),
-    "K": np.empty((0, 3, 3)),
-    "size": np.empty((0, 2), np.int64),
-    "to_original": np.empty((0, 2, 3)),
-}
-
-
 def read_run(folder: Path) -> Mapping[str, Any] | None:
     """``run.json`` of a folder, or None if there is none. Raises `RunError` if it is not ours or too new."""
     path = folder / layout.RUN
-    if not path.is_file():
-        return None
+    try:
+        if not path.is_file():
+            return None
+    except PermissionError:
+        raise RunError(f"no permission to look into {folder}") from None
     run = _read_json(path)
     if not {"format", "state", "settings", "metric"} <= run.keys():
         raise RunError(f"{path} was not written by threer")
