@@ -36,7 +36,7 @@ class SourceConfig:
     """Which frames to take from a source."""
 
     fps: float | None = None
-    """Frames per second to take from a video (default: every frame; `threer reconstruct` uses 5)."""
+    """Frames per second to take from a video; None takes every frame. Of image files every one is taken."""
     start: float | None = None
     """Start time in seconds."""
     end: float | None = None
@@ -149,7 +149,7 @@ class ReconstructConfig:
     """Which weights: `slam3r` (the published ones if they are on disk, else the packaged `slam3r-mini`),
     `slam3r-mini`, `slam3r@hub` (downloads), a file or a folder."""
     fps: float | None = 5.0
-    """Frames per second to take from a video; None takes every frame."""
+    """Frames per second to take from a video; None takes every frame. Of image files every one is taken."""
     start: float | None = None
     """Start time in the video, seconds."""
     end: float | None = None

@@ -24,8 +24,8 @@ _NUMBERED = re.compile(r"(?P<text>.*?)(?P<number>\d+(?:\.\d+)?)")
 class ImageFiles(FrameSource):
     """Image files in the given order, decoded one at a time.
 
-    Files carry no time: the timestamp is the position in the list, as if one was taken every second. ``fps`` is
-    therefore ignored (with a note), and ``start`` and ``end`` are refused.
+    Files carry no time: the timestamp is the position in the list, as if one was taken every second. Every
+    file is taken, whatever ``fps`` says, and ``start`` and ``end`` are refused.
     """
 
     kind = "images"
@@ -43,8 +43,6 @@ class ImageFiles(FrameSource):
                 f"{name}: image files have no time, so start and end cannot be used; give the files themselves "
                 "(a list or a pattern), or limit them with max_frames"
             )
-        if config.fps is not None and len(paths) > 1:
-            self.notes.append("fps is ignored: image files have no time, so every one is taken")
         self.name = name
         self.paths = tuple(paths)
         self.names = relative_names(paths)
