@@ -261,6 +261,7 @@ def test_a_run_continues_where_it_stopped_and_exports(tmp_path: Path) -> None:
     assert mean.norm(dim=-1).mean() == pytest.approx(1, abs=0.15)
     card = (tmp_path / "weights" / "tiny" / "README.md").read_text()
     assert f"{longer.progress.samples} windows" in card
+    assert card.rstrip().splitlines()[-1].split("|")[2].strip() == str(longer.progress.samples)
     assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == ["tiny"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import shutil
 from pathlib import Path
@@ -13,11 +14,12 @@ from threer.errors import ThreerError
 from threer.models.checkpoints import save_checkpoint
 from threer.models.slam3r import SLAM3R, SLAM3RConfig
 from threer.training.recipe import SLAM3RMini
-from threer.training.trainer import STATE
+from threer.training.trainer import LOG, STATE
 from threer.training.validation import CLIPS, Scores, Validation, save_mean_pointmap
 from threer.types import Checkpoint
 
 LICENCE = "Apache-2.0"
+COURSE_ROWS = 12
 
 
 def export(run: Path, destination: Path, compute: str) -> dict[str, Scores]:
@@ -47,7 +49,7 @@ def export(run: Path, destination: Path, compute: str) -> dict[str, Scores]:
     save_checkpoint(model, fresh, Checkpoint(name, "slam3r", (), LICENCE, description=description))
     save_mean_pointmap(mean, fresh)
     card = _card(name, model, recipe, state["progress"], scores, validation.unmoved_keys(), compute)
-    (fresh / "README.md").write_text(card, encoding="utf-8")
+    (fresh / "README.md").write_text(card + _course(run / LOG), encoding="utf-8")
     old = destination.with_name(f".{name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if destination.exists():
@@ -104,6 +106,26 @@ pointmap is left where it is.
 on average and a little more; it hardly uses the support views, does not read the field of view, and does not track
 over long walks. It is here so that everything can be tried without a download, not for its accuracy.
 """
+
+
+def _course(log: Path) -> str:
+    """The run's validation scores over time as a section of the card."""
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    every = max(1, -(-len(rows) // COURSE_ROWS))
+    shown = rows[::-every][::-1]  # the last row always
+    names = (
+        "minutes",
+        "samples",
+        "val_error",
+        "val_abs_rel",
+        "val_inlier",
+        "val_window_error",
+        "val_register_error",
+    )
+    lines = [f"| {' | '.join(n.removeprefix('val_') for n in names)} |", "|" + "---|" * len(names)]
+    lines += [f"| {' | '.join(f'{float(row[n]):.4g}' for n in names)} |" for row in shown]
+    return "\n## Course of the training\nThe same scores while it ran.\n\n" + "\n".join(lines) + "\n"
 
 
 def _or_dash(value: float) -> str:

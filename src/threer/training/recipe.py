@@ -26,7 +26,7 @@ def _mini_network() -> SLAM3RConfig:
 
 
 def _mini_style() -> ClipStyle:
-    return ClipStyle(fov=(38.0, 72.0), motion=Motion(step=(0.03, 0.2), gaze=(0.0, 0.15)), colour=0.0)
+    return ClipStyle(fov=(36.0, 58.0), motion=Motion(step=(0.03, 0.2), gaze=(0.0, 0.15)), colour=0.0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SLAM3RMini:
     """Key frames among them for Local-to-World."""
     batch: int = 8
     """Windows in a step."""
-    minutes: float = 60.0
+    minutes: float = 64.0
     """Length of the run; the learning rate follows this clock."""
     muon_lr: float = 1e-3
     """Peak rate of the hidden matrices (Muon)."""

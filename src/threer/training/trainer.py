@@ -197,7 +197,7 @@ def start_from_mean(model: SLAM3R, mean: Tensor) -> None:
     with torch.no_grad():
         for half in (model.i2p, model.l2w):
             for head in (half.first_head, half.second_head):
-                if not isinstance(head, LinearHead):
+                if not isinstance(head, LinearHead) or not isinstance(head.linear, torch.nn.Linear):
                     raise ThreerError("this recipe trains linear heads only; set head='linear'")
                 head.linear.weight.zero_()
                 if head.pixel_bias is not None:

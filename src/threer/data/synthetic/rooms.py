@@ -191,12 +191,25 @@ def _linear(srgb: np.ndarray) -> np.ndarray:
 
 
 def _palette(rng: np.random.Generator) -> np.ndarray:
-    """Five sRGB colours [5, 3]: two light and calm, one dark, two free."""
+    """Five sRGB colours [5, 3]: two light and calm, one dark, two free.
+
+    Most rooms are furnished as people do, in off-white, grey and wood with an accent; the others in any colours.
+    """
+    if rng.random() < 0.65:
+        hues = rng.uniform([0.05, 0.05, 0.0, 0.05, 0.0], [0.15, 0.65, 1.0, 0.1, 1.0])
+        saturation = rng.uniform([0.02, 0.02, 0.05, 0.25, 0.3], [0.15, 0.12, 0.3, 0.55, 0.8])
+        value = rng.uniform([0.75, 0.45, 0.12, 0.35, 0.35], [0.95, 0.85, 0.35, 0.7, 0.8])
+        return _from_hsv(hues, saturation, value)
     hue = rng.random()
     hues = (hue + np.array([0.0, 0.04, 0.08, 0.5, 0.33]) + rng.normal(0, 0.04, 5)) % 1
     saturation = np.array([0.12, 0.2, 0.45, 0.6, 0.5]) * rng.uniform(0.3, 1.3, 5)
     value = np.array([0.88, 0.75, 0.3, 0.65, 0.55]) * rng.uniform(0.75, 1.1, 5)
-    turn = np.stack([hues, hues - 1 / 3, hues + 1 / 3], axis=1)
+    return _from_hsv(hues, saturation, value)
+
+
+def _from_hsv(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Hue, saturation, value, each [n] in 0..1, to RGB [n, 3]."""
+    turn = np.stack([hue, hue - 1 / 3, hue + 1 / 3], axis=1)
     wave = np.clip(np.abs((turn % 1) * 6 - 3) - 1, 0, 1)
     return np.asarray(np.clip(value[:, None] * (1 - saturation[:, None] * (1 - wave)), 0.02, 1))
 
