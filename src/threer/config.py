@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from threer.errors import ThreerError
@@ -33,16 +34,26 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Which frames to take from a source."""
+    """Which frames to take from a source, and how long to wait for a live one."""
 
     fps: float | None = None
-    """Frames per second to take from a video; None takes every frame. Of image files every one is taken."""
+    """Frames per second to take from a video, camera or stream; None takes every frame. Of image files every one
+    is taken."""
     start: float | None = None
     """Start time in seconds."""
     end: float | None = None
     """End time in seconds."""
     max_frames: int | None = None
     """Stop after this many frames."""
+    idle: float | None = 60.0
+    """A watched folder has ended when nothing came for this many seconds; None waits until it holds `.end`."""
+    timeout: float = 10.0
+    """A stream has broken off when nothing came for this many seconds."""
+    reconnects: int = 5
+    """How many times in a row to try again when a camera or stream broke off, before it counts as ended."""
+    record: Path | None = None
+    """Keep the frames taken from a live source, without loss, in a new folder inside this one; it can be given as a
+    source later."""
 
     def __post_init__(self) -> None:
         if self.fps is not None and not self.fps > 0:
@@ -51,6 +62,11 @@ class SourceConfig:
             raise ThreerError(f"max_frames must be at least 1, got {self.max_frames}")
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise ThreerError(f"end ({self.end} s) must be later than start ({self.start} s)")
+        for name, seconds in (("idle", self.idle), ("timeout", self.timeout)):
+            if seconds is not None and not seconds > 0:
+                raise ThreerError(f"{name} must be positive, got {seconds}")
+        if self.reconnects < 0:
+            raise ThreerError(f"reconnects must not be negative, got {self.reconnects}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,8 @@ class StreamingConfig:
     """Frames of a round that vote in retrieval."""
     encode_batch: int = 10
     """Frames encoded together."""
+    storage: Literal["float32", "float16"] = "float32"
+    """Precision of what is kept between rounds: tokens, and registered maps of open segments and the buffer."""
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -115,6 +133,8 @@ class StreamingConfig:
         ):
             if getattr(self, name) < least:
                 raise ThreerError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.storage not in ("float32", "float16"):
+            raise ThreerError(f"storage must be float32 or float16, got {self.storage!r}")
         if 0 < self.buffer_size < self.init_frames:
             raise ThreerError(
                 f"buffer_size {self.buffer_size} is smaller than init_frames {self.init_frames}; "
@@ -140,22 +160,17 @@ class StreamingConfig:
 
 
 @dataclass(frozen=True)
-class ReconstructConfig:
-    """Settings of `reconstruct`."""
+class ReconstructConfig(SourceConfig):
+    """Settings of `reconstruct`: which frames to take, and what to do with them."""
 
+    fps: float | None = 5.0
+    """Frames per second to take from a video, camera or stream; None takes every frame. Of image files every one
+    is taken."""
     method: Literal["auto", "slam3r"] = "auto"
     """Which system reconstructs; `auto` chooses by the source and says why."""
     weights: str = "slam3r"
     """Which weights: `slam3r` (the published ones if they are on disk, else the packaged `slam3r-mini`),
     `slam3r-mini`, `slam3r@hub` (downloads), a file or a folder."""
-    fps: float | None = 5.0
-    """Frames per second to take from a video; None takes every frame. Of image files every one is taken."""
-    start: float | None = None
-    """Start time in the video, seconds."""
-    end: float | None = None
-    """End time in the video, seconds."""
-    max_frames: int | None = None
-    """Stop after this many frames."""
     intrinsics: tuple[float, float, float, float] | None = None
     """Known fx, fy, cx, cy in original pixels (pixel centres at integers); estimated when not given."""
     device: str = "auto"
@@ -169,9 +184,9 @@ class ReconstructConfig:
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.keep <= 1:
             raise ThreerError(f"keep must be above 0 and at most 1, got {self.keep}")
-        self.frames()  # checks fps, start, end and max_frames
 
     def frames(self) -> SourceConfig:
-        return SourceConfig(fps=self.fps, start=self.start, end=self.end, max_frames=self.max_frames)
+        return SourceConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SourceConfig)})

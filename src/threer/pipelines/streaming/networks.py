@@ -12,7 +12,7 @@ from torch import Tensor
 from threer.config import InputSpec, StreamingConfig
 from threer.errors import CheckpointError
 from threer.geometry.scale import mean_distance
-from threer.pipelines.streaming.state import Keyframe, Trace, stack_views
+from threer.pipelines.streaming.state import Keyframe, Trace, packed, stack_views
 from threer.types import Pointmap, Prediction, View
 
 
@@ -42,7 +42,10 @@ class Networks:
         self._model = model
         self._config = config
         self._trace = trace
-        self._device = next(iter(model.parameters())).device
+        parameter = next(iter(model.parameters()))
+        self._device = parameter.device
+        self._dtype = parameter.dtype
+        self.storage: torch.dtype = getattr(torch, config.storage)
 
     def encode(self, keyframes: Sequence[Keyframe]) -> None:
         """Give tokens to all ``keyframes``, `encode_batch` at a time."""
@@ -51,11 +54,11 @@ class Networks:
             batch = keyframes[start : start + step]
             images = torch.stack([k.frame.image for k in batch if k.frame is not None]).to(self._device)
             for keyframe, tokens in zip(batch, self._model.encode(images * 2 - 1), strict=True):
-                keyframe.tokens = tokens.clone()  # of its own, so that the batch can be freed
+                keyframe.tokens = packed(tokens, self.storage)  # of its own, so that the batch can be freed
 
     def window_confidence(self, windows: Sequence[Sequence[Keyframe]]) -> float:
         """Mean confidence over all pixels of all views of equally long windows, the first frame as reference."""
-        views = [stack_views(list(column)) for column in zip(*windows, strict=True)]
+        views = [self._stack(column) for column in zip(*windows, strict=True)]
         confidences = [prediction.points.conf for prediction in self._model.local(views, ref=0)]
         self._tell(
             kind="i2p",
@@ -67,7 +70,7 @@ class Networks:
 
     def local_window(self, window: Sequence[Keyframe], ref: int) -> list[Pointmap]:
         """Pointmaps of all frames of one window, in the camera of its frame ``ref``."""
-        predictions = self._model.local([stack_views([k]) for k in window], ref=ref)
+        predictions = self._model.local([self._stack([k]) for k in window], ref=ref)
         maps = [_single(prediction.points) for prediction in predictions]
         self._tell(
             kind="i2p",
@@ -82,7 +85,7 @@ class Networks:
         by_length = sorted(windows, key=len)
         for _, group in groupby(by_length, key=len):
             together = list(group)
-            views = [stack_views(list(column)) for column in zip(*together, strict=True)]
+            views = [self._stack(column) for column in zip(*together, strict=True)]
             (prediction,) = self._model.local(views, ref=0, reference_only=True)
             for row, window in enumerate(together):
                 window[0].localize(_row(prediction.points, row))
@@ -104,10 +107,10 @@ class Networks:
         """World pointmaps of ``keys[b]`` against ``scenes[b]``, a batch of equally sized registrations."""
         points, factors = zip(*(self._scene_points(scene) for scene in scenes), strict=True)
         scene_views = [
-            stack_views([scene[v] for scene in scenes], [p[v] for p in points]) for v in range(len(scenes[0]))
+            self._stack([scene[v] for scene in scenes], [p[v] for p in points]) for v in range(len(scenes[0]))
         ]
         key_views = [
-            stack_views([row[v] for row in keys], [self._key_points(row[v]) for row in keys])
+            self._stack([row[v] for row in keys], [self._key_points(row[v]) for row in keys])
             for v in range(len(keys[0]))
         ]
         predictions = self._model.register(scene_views, key_views, keys_only=True)
@@ -131,8 +134,8 @@ class Networks:
         scores: list[float] | None = None
         chosen = list(range(len(candidates)))
         if len(candidates) > self._config.scene_frames:
-            key = stack_views(list(queries))
-            views = [stack_views([candidate] * len(queries)) for candidate in candidates]
+            key = self._stack(queries)
+            views = [self._stack([candidate] * len(queries)) for candidate in candidates]
             patches = self._model.affinity(key, views)  # [V, Q, N]
             chosen, scores = best_by_score(patches, self._config.scene_frames)
         self._tell(
@@ -144,6 +147,9 @@ class Networks:
             mean_scores=scores,
         )
         return [candidates[i] for i in chosen]
+
+    def _stack(self, keyframes: Sequence[Keyframe], points: list[Tensor] | None = None) -> View:
+        return stack_views(list(keyframes), points, dtype=self._dtype)
 
     def _key_points(self, keyframe: Keyframe) -> Tensor:
         """[H, W, 3] local points at unit mean distance, unsure ones zero."""
@@ -157,7 +163,7 @@ class Networks:
 
     def _scene_points(self, scene: Sequence[Keyframe]) -> tuple[Tensor, Tensor]:
         """[V, H, W, 3] world points as the network is to see them, and the factor they were divided by."""
-        xyz = torch.stack([k.world.xyz for k in scene if k.world is not None])
+        xyz = torch.stack([k.world.xyz for k in scene if k.world is not None]).float()
         mask = torch.ones(xyz.shape[:-1], dtype=torch.bool, device=xyz.device)
         if self._config.mask_references:
             mask = torch.stack([k.world.conf for k in scene if k.world is not None]) > self._config.point_conf

@@ -207,6 +207,8 @@ class StreamingSession:
         updates = [self._final(keyframe) for keyframe in ready]
         self._next = indices.stop
         self._forget()
+        for keyframe in ready:
+            keyframe.pack(self._networks.storage)
         yield from updates
 
     def _final(self, keyframe: Keyframe) -> Update:

@@ -51,20 +51,36 @@ class Keyframe:
         self.local = local
         self.local_conf = float(local.conf.mean())
 
+    def pack(self, storage: torch.dtype) -> None:
+        """Keep the registered map in the precision ``storage``."""
+        if self.world is not None and self.world.xyz.dtype != storage:
+            self.world = Pointmap(packed(self.world.xyz, storage), packed(self.world.conf, storage))
+
     @property
     def score(self) -> float:
         """How good a scene frame it would make (pipelines.md section 1.10)."""
         return normalized(self.world_conf) * normalized(self.local_conf)
 
 
-def stack_views(keyframes: list[Keyframe], points: list[Tensor] | None = None) -> View:
-    """One View whose batch is ``keyframes`` (all encoded), with their [H, W, 3] ``points`` if given."""
+def packed(values: Tensor, storage: torch.dtype) -> Tensor:
+    """A copy of ``values`` in the precision ``storage``; what it cannot hold becomes the largest it can."""
+    limit = torch.finfo(storage).max
+    return values.clamp(-limit, limit).to(storage)  # always a copy: clamp never gives its input back
+
+
+def stack_views(
+    keyframes: list[Keyframe], points: list[Tensor] | None = None, *, dtype: torch.dtype = torch.float32
+) -> View:
+    """One View whose batch is ``keyframes`` (all encoded), with their [H, W, 3] ``points`` if given.
+
+    dtype  what the network computes in; tokens may be stored in another precision
+    """
     tokens = []
     for keyframe in keyframes:
         assert keyframe.tokens is not None, f"frame {keyframe.index} has no tokens"
         tokens.append(keyframe.tokens)
     return View(
-        tokens=torch.stack(tokens),
+        tokens=torch.stack(tokens).to(dtype),
         true_shape=torch.tensor([keyframe.true_shape for keyframe in keyframes]),
         points=None if points is None else torch.stack(points),
     )

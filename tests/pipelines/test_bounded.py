@@ -1,0 +1,117 @@
+"""Memory: only the frames in reach, the open segments and the buffer are alive, in every mode, and never more."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from threer.config import StreamingConfig
+from threer.models.slam3r import SLAM3R
+from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.streaming import StreamingSession
+from threer.types import Frame, Update
+
+BASE = StreamingConfig(stride=2, radius=2, init_frames=3, init_min_conf=0, scene_frames=3, buffer_size=5)
+
+MODES: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "half precision": {"storage": "float16"},
+    "rounds": {"stride": 6, "radius": 1, "interval": 2},
+}
+
+
+def law(config: StreamingConfig, model: SLAM3R) -> int:
+    """Bytes that docs/streaming.md allows a session after its beginning."""
+    assert config.stride != "auto"
+    size = model.input.size
+    kept = 2 if config.storage == "float16" else 4
+    tokens = (size // 16) ** 2 * model.i2p.config.enc_dim * kept
+    points = 4 * size * size * kept
+    image = 3 * size * size * 4
+    reach, round_frames = config.radius * config.stride, max(1, min((config.stride + 1) // 2, config.round_frames))
+    ring = 2 * reach + round_frames
+    waiting = reach + round_frames
+    segments = config.interval * config.stride + round_frames
+    return ring * tokens + waiting * image + segments * (tokens + points) + config.buffer_size * (tokens + points)
+
+
+@pytest.fixture
+def fresh(model: SLAM3R, frames: list[Frame]) -> Iterator[None]:
+    """Whatever lived before the test, model and frames included, is not looked at."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def bytes_alive() -> int:
+    """Bytes of all tensors made since the test began, each storage once."""
+    gc.collect()
+    storages = {
+        o.untyped_storage().data_ptr(): o.untyped_storage().nbytes()
+        for o in gc.get_objects()
+        if type(o) is torch.Tensor
+    }
+    return sum(storages.values())
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("mode", MODES)
+def test_tensors_alive_stay_within_the_memory_law(model: SLAM3R, frames: list[Frame], mode: str) -> None:
+    config = dataclasses.replace(BASE, **MODES[mode])
+    session = StreamingSession(model, config, tracker=CameraTracker())
+    alive = []
+    for frame in frames:
+        session.push(dataclasses.replace(frame, image=frame.image.clone()))
+        alive.append(bytes_alive())
+    assert max(alive[20:]) <= law(config, model)
+    assert max(alive[20:]) > law(config, model) / 2, "the law is not tight, so it would not notice a leak"
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("mode", MODES)
+def test_what_was_emitted_is_gone_once_nobody_holds_it(model: SLAM3R, frames: list[Frame], mode: str) -> None:
+    config = dataclasses.replace(BASE, **MODES[mode])
+    session = StreamingSession(model, config)
+    images, maps = [], []
+
+    def watch(updates: list[Update]) -> None:
+        for update in updates:
+            assert update.points is not None
+            maps.append((update.frame.index, weakref.ref(update.points)))
+
+    for frame in frames:
+        own = dataclasses.replace(frame, image=frame.image.clone())
+        images.append(weakref.ref(own.image))
+        watch(session.push(own))
+    del own
+    gc.collect()
+    done = max(index for index, _ in maps)
+    assert [i for i, image in enumerate(images) if image() is not None and i <= done] == []
+    kept = config.buffer_size + config.interval * config.stride + (config.stride + 1) // 2
+    assert sum(points() is not None for _, points in maps) <= kept
+
+
+def test_half_precision_halves_what_is_kept_and_hardly_moves_a_point(model: SLAM3R, frames: list[Frame]) -> None:
+    results, alive = {}, {}
+    for storage in ("float32", "float16"):
+        session = StreamingSession(model, dataclasses.replace(BASE, storage=storage))  # type: ignore[arg-type]
+        updates = [u for frame in frames for u in session.push(frame)]
+        kept = [k for k in session._keyframes.values() if k.index < session._next]
+        alive[storage] = sum(
+            t.nbytes
+            for k in kept
+            for t in (k.tokens, *((k.world.xyz, k.world.conf) if k.world else ()))
+            if t is not None
+        )
+        results[storage] = torch.stack([u.points.xyz for u in updates if u.points is not None])
+    assert alive["float16"] * 2 == alive["float32"]
+    assert results["float16"].dtype == torch.float32, "what is given out is not cut"
+    error = (results["float16"] - results["float32"]).norm(dim=-1).mean() / results["float32"].norm(dim=-1).mean()
+    assert 0 < error < 2e-3
