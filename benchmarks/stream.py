@@ -1,0 +1,159 @@
+"""Memory, time and latency of a stream, frame by frame.
+
+    python benchmarks/stream.py [--network tiny|full] [--frames 10000] [--storage float16] [--out out/stream]
+
+Runs random weights on a camera that goes round and round a picture: what is measured is the event loop and what
+it keeps, not the reconstruction. Writes `stream.csv` (a row per frame) and `stream.png` (the curves), and prints
+memory, time and latency for each tenth of the stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from charts import binned, line_chart, stacked
+
+from threer.config import StreamingConfig
+from threer.errors import ThreerError
+from threer.models.slam3r import SLAM3R, SLAM3RConfig
+from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.streaming import StreamingSession
+from threer.types import FloatArray, Frame, Update
+
+TINY = SLAM3RConfig(
+    image_size=32, enc_dim=16, enc_depth=1, enc_heads=2, dec_dim=16, dec_depth=2, dec_heads=2, ray_prior=0.6
+)
+NETWORKS = {"tiny": TINY, "full": SLAM3RConfig()}
+FIELDS = ("frame", "milliseconds", "resident_mib", "alive", "final_latency", "provisional_latency")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--network", choices=NETWORKS, default="tiny", help="full: the published sizes")
+    parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--stride", type=int, default=3)
+    parser.add_argument("--radius", type=int, default=5)
+    parser.add_argument("--buffer", type=int, default=100, help="scene frames kept")
+    parser.add_argument("--storage", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("out/stream"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model = SLAM3R.from_config(NETWORKS[args.network]).eval().to(args.device)
+    config = StreamingConfig(
+        stride=args.stride,
+        radius=args.radius,
+        buffer_size=args.buffer,
+        storage=args.storage,
+        init_min_conf=0,
+    )
+    rows = measure(model, config, args.frames)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with (args.out / "stream.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(FIELDS)
+        writer.writerows(["" if np.isnan(v) else f"{v:.6g}" for v in row] for row in rows)
+    draw(rows, args.out / "stream.png")
+    print(summary(rows))
+    return 0
+
+
+def measure(model: SLAM3R, config: StreamingConfig, count: int) -> FloatArray:
+    """[count, len(FIELDS)], NaN for the latency of frames after which nothing came out."""
+    session = StreamingSession(model, config, tracker=CameraTracker())
+    rows = np.full((count, len(FIELDS)), np.nan)
+    shown = time.perf_counter()
+    for now, frame in enumerate(circling_frames(model.input.size, count)):
+        begun = time.perf_counter()
+        updates = session.push(frame)
+        milliseconds = 1000 * (time.perf_counter() - begun)
+        rows[now] = (
+            now,
+            milliseconds,
+            resident_mib(),
+            session.alive,
+            _latency(updates, "final", now),
+            _latency(updates, "provisional", now),
+        )
+        if sys.stderr.isatty() and time.perf_counter() - shown > 2:
+            shown = time.perf_counter()
+            print(f"\rframe {now} of {count}", end="", file=sys.stderr, flush=True)
+    return rows
+
+
+def circling_frames(size: int, count: int) -> Iterator[Frame]:
+    """A window of ``size`` pixels that moves over a picture, two pixels a frame, for ever."""
+    generator = torch.Generator().manual_seed(5)
+    wide = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 8, 96, generator=generator), size=(size, 12 * size), mode="bilinear"
+    )[0]
+    wide = torch.cat([wide, wide[:, :, :size]], dim=2)
+    for i in range(count):
+        left = 2 * i % (12 * size)
+        image = wide[:, :, left : left + size].clone()
+        yield Frame(image, i, i / 30, f"{i}", (size, size), np.eye(2, 3))
+
+
+def resident_mib() -> float:
+    """Memory of this process that is in RAM now; where the system does not tell, its peak so far."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * 4096 / 2**20
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def draw(rows: FloatArray, path: Path) -> None:
+    """Memory, time and latency over the frame number."""
+    frame, milliseconds, resident, alive, final, provisional = rows.T
+    latencies = {}
+    for name, values in (("final", final), ("provisional", provisional)):
+        there = ~np.isnan(values)
+        latencies[name] = (frame[there], values[there])
+    charts = [
+        line_chart("resident memory, MiB", "frame", {"process": (frame, resident)}),
+        line_chart("frames of which anything is kept", "frame", {"frames": (frame, alive)}),
+        line_chart(
+            "milliseconds per frame, mean of 1/200 of the stream", "frame", {"push": binned(frame, milliseconds)}
+        ),
+        line_chart("latency, frames (the first value is the initial window)", "frame", latencies),
+    ]
+    stacked(charts).save(path)
+
+
+def summary(rows: FloatArray) -> str:
+    """A Markdown table of tenths of the stream."""
+    lines = [
+        "| frames | ms per frame | MiB resident | frames kept | latency, at most |",
+        "|---|---|---|---|---|",
+    ]
+    for part in np.array_split(rows, 10):
+        latency = np.nanmax(part[:, 4]) if not np.isnan(part[:, 4]).all() else float("nan")
+        lines.append(
+            f"| {part[0, 0]:.0f} – {part[-1, 0]:.0f} | {part[:, 1].mean():.2f} | {part[-1, 2]:.1f} "
+            f"| {part[:, 3].max():.0f} | {latency:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _latency(updates: list[Update], kind: str, now: int) -> float:
+    return max((float(now - u.frame.index) for u in updates if u.kind == kind), default=float("nan"))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except ThreerError as error:
+        sys.exit(f"stream: {error}")
