@@ -24,6 +24,8 @@ FAMILIES = (
     ("model", "DUSt3R", "networks"),
     ("model", "SLAM3R Image2PointsModel", "networks"),
     ("model", "SLAM3R Local2WorldModel", "networks"),
+    ("model", "CUT3R", "networks"),
+    ("model", "Fast3R", "networks"),
 )
 
 

@@ -67,7 +67,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One network input: an image, or its cached tokens, for a batch of B samples.
+    """One network input for a batch of B samples: an image or its cached tokens, or the rays of a camera, or both.
 
     image       [B, 3, H, W] in [-1, 1], or None when ``tokens`` are given
     true_shape  [B, 2] int: real (height, width) of each sample
@@ -75,6 +75,9 @@ class View:
     points      [B, H, W, 3] known points for SLAM3R's Local-to-World (world frame for scene frames, camera frame
                 for key frames), or None
     void        [B, H/16, W/16] bool: patches whose points are unknown, or None
+    ray_map     [B, H, W, 6] camera rays for CUT3R, seen from the first camera, or None
+    image_mask  [B] bool: samples whose image (or tokens) counts, or None for all; the others may hold anything
+    ray_mask    [B] bool: samples whose rays count, or None for all; the others may hold anything
     """
 
     image: Tensor | None = None
@@ -82,27 +85,61 @@ class View:
     tokens: Tensor | None = None
     points: Tensor | None = None
     void: Tensor | None = None
+    ray_map: Tensor | None = None
+    image_mask: Tensor | None = None
+    ray_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _expect(self.image is not None or self.tokens is not None, "View needs an image or tokens")
+        pictured = self.image is not None or self.tokens is not None
+        _expect(pictured or self.ray_map is not None, "View needs an image, tokens or a ray map")
         if self.image is not None:
             _expect(self.image.ndim == 4, f"View.image must be [B, 3, H, W], got {list(self.image.shape)}")
             _shape("View.image", self.image, 3, None, None)
         if self.tokens is not None:
             _expect(self.tokens.ndim == 3, f"View.tokens must be [B, N, C], got {list(self.tokens.shape)}")
+        if self.ray_map is not None:
+            _expect(self.ray_map.ndim == 4, f"View.ray_map must be [B, H, W, 6], got {list(self.ray_map.shape)}")
+            _shape("View.ray_map", self.ray_map, None, None, 6)
+            _expect(
+                self.image is None or self.image.shape[-2:] == self.ray_map.shape[1:3],
+                f"View.ray_map {list(self.ray_map.shape)} does not fit the image",
+            )
         if self.true_shape is None:
-            _expect(self.image is not None, "View with tokens only needs true_shape")
-            assert self.image is not None
-            batch, _, height, width = self.image.shape
-            object.__setattr__(self, "true_shape", torch.tensor([[height, width]]).repeat(batch, 1))
+            sized = self.image.shape[-2:] if self.image is not None else None
+            sized = self.ray_map.shape[1:3] if sized is None and self.ray_map is not None else sized
+            _expect(sized is not None, "View with tokens only needs true_shape")
+            assert sized is not None
+            object.__setattr__(self, "true_shape", torch.tensor([list(sized)]).repeat(self.batch, 1))
         if self.points is not None:
             _shape("View.points", self.points, None, None, 3)
+        for name, mask, masked in (
+            ("image_mask", self.image_mask, pictured),
+            ("ray_mask", self.ray_mask, self.ray_map is not None),
+        ):
+            if mask is not None:
+                _expect(masked, f"View.{name} has nothing to mask")
+                _expect(
+                    mask.dtype == torch.bool and list(mask.shape) == [self.batch],
+                    f"View.{name} must be bool [{self.batch}], got {mask.dtype} {list(mask.shape)}",
+                )
 
     @property
     def batch(self) -> int:
-        known = self.image if self.image is not None else self.tokens
-        assert known is not None
+        known = next(t for t in (self.image, self.tokens, self.ray_map) if t is not None)
         return int(known.shape[0])
+
+    @property
+    def has_image(self) -> Tensor:
+        """[B] bool, on the CPU: samples with an image, or its tokens."""
+        return self._present(self.image is not None or self.tokens is not None, self.image_mask)
+
+    @property
+    def has_rays(self) -> Tensor:
+        """[B] bool, on the CPU: samples with a ray map."""
+        return self._present(self.ray_map is not None, self.ray_mask)
+
+    def _present(self, given: bool, mask: Tensor | None) -> Tensor:
+        return torch.full((self.batch,), given) if mask is None else mask.cpu()
 
     @property
     def shape(self) -> Tensor:
@@ -141,11 +178,29 @@ class Prediction:
 
     points  in the coordinate frame named by ``frame``
     logits  [B, N] raw retrieval score per patch (SLAM3R source views), or None
+    local   the same pixels in the view's own camera frame, or None
+    c2w     [B, 4, 4] camera-to-world, or None
+    rgb     [B, H, W, 3] colours in (-1, 1), or None
     """
 
     points: Pointmap
     frame: CoordinateFrame
     logits: Tensor | None = None
+    local: Pointmap | None = None
+    c2w: Tensor | None = None
+    rgb: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        maps = self.points.xyz.shape
+        if self.local is not None:
+            _expect(
+                self.local.xyz.shape == maps,
+                f"Prediction.local {list(self.local.xyz.shape)} does not fit points {list(maps)}",
+            )
+        if self.c2w is not None:
+            _shape("Prediction.c2w", self.c2w, 4, 4)
+        if self.rgb is not None:
+            _expect(self.rgb.shape == maps, f"Prediction.rgb must be {list(maps)}, got {list(self.rgb.shape)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +310,7 @@ class Observer(Protocol):
 class Checkpoint:
     """A set of weights that can be loaded by name.
 
-    family   which network: "slam3r", "dust3r"
+    family   which network: "slam3r", "dust3r", "cut3r", "fast3r"
     files    where they are: paths inside the package, or Hub repositories
     licence  SPDX id or the licence's own name; shown to the user
     metric   True when the coordinates are metres

@@ -9,7 +9,7 @@ import golden_adapter
 import golden_cases
 
 
-@pytest.mark.parametrize("name", golden_cases.case_names("preproc_dust3r", "preproc_slam3r"))
+@pytest.mark.parametrize("name", golden_cases.case_names("preproc_dust3r"))
 def test_preparation_equals_the_reference(name: str) -> None:
     case = golden_cases.load_case(name)
     results = golden_adapter.run(case.config, case.inputs, case.weights)

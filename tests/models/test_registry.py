@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -11,7 +12,19 @@ from safetensors.torch import save_file
 
 from golden_cases import load_case
 from threer.errors import CheckpointError
-from threer.models import SLAM3R, DUSt3R, DUSt3RConfig, SLAM3RConfig, load_model, registry, save_checkpoint
+from threer.models import (
+    CUT3R,
+    SLAM3R,
+    CUT3RConfig,
+    DUSt3R,
+    DUSt3RConfig,
+    Fast3R,
+    Fast3RConfig,
+    SLAM3RConfig,
+    load_model,
+    registry,
+    save_checkpoint,
+)
 from threer.nn.dpt import DPTDims
 from threer.types import Checkpoint
 
@@ -71,6 +84,20 @@ def test_round_trip_of_a_dense_head(tmp_path: Path) -> None:
     loaded = load_model(tmp_path)
     assert isinstance(loaded, DUSt3R)
     assert loaded.config == model.config
+
+
+def test_round_trip_of_the_other_families(tmp_path: Path) -> None:
+    narrow = {"head": "dpt", "dpt": DPTDims(8, 4, (4, 4, 4, 4))}
+    cut3r = CUT3R(CUT3RConfig(**SIZES, state_size=6, state_heads=4, memory_size=3, ray_heads=4, ray_prior=0.5))
+    fast3r = Fast3R(Fast3RConfig(**SIZES | narrow, random_ids=False, local_head=False))
+    for model in (cut3r, fast3r):
+        save_checkpoint(model, tmp_path / model.checkpoint.family, CARD)
+        loaded = load_model(tmp_path / model.checkpoint.family)
+        assert type(loaded) is type(model)
+        assert loaded.config == model.config
+        assert loaded.state_dict().keys() == model.state_dict().keys()
+        with torch.no_grad():
+            assert torch.isfinite(loaded(torch.rand(1, 2, 3, 32, 32))[1].points.xyz).all()
 
 
 def test_changed_or_broken_files_are_noticed(tiny: SLAM3R, tmp_path: Path) -> None:
@@ -158,6 +185,24 @@ def test_nothing_is_downloaded_unasked(shelf: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(CheckpointError, match=r"siyan824/slam3r_i2p could not be downloaded: no network$"):
         load_model("slam3r@hub")
     assert asked == ["siyan824/slam3r_i2p"]
+
+
+def test_weights_that_are_not_on_the_hub_say_where_they_belong(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, problem in (("cut3r-224-linear", "not on this disk"), ("cut3r-224-linear@hub", "not on the Hub")):
+        with pytest.raises(CheckpointError, match=rf"{problem}: get cut3r_224_linear_4\.pth \(CC-BY-NC-SA-4\.0\)"):
+            load_model(name)
+    with pytest.raises(CheckpointError, match=r"fast3r@hub downloads them .*FAIR Noncommercial"):
+        load_model("fast3r")
+    case = load_case("cut3r_linear_eps")
+    call = "Model(dec_num_heads=4, enc_num_heads=4, state_dec_num_heads=8)"
+    monkeypatch.setenv("THREER_WEIGHTS", str(tmp_path))
+    torch.save({"model": case.weights, "args": argparse.Namespace(model=call)}, tmp_path / "cut3r_224_linear_4.pth")
+    model = load_model("cut3r-224-linear")
+    assert isinstance(model, CUT3R)
+    assert model.checkpoint == registry.PUBLISHED["cut3r-224-linear"]
+    assert model.checkpoint.metric
 
 
 def test_unknown_names_list_the_known(shelf: Path) -> None:

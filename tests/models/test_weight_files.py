@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 
 from golden_cases import Case, load_case
 from threer.errors import CheckpointError
-from threer.models import DUSt3R, load_model
+from threer.models import CUT3R, DUSt3R, Fast3R, load_model
 from threer.models.checkpoints import load_path, load_published
 from threer.models.files import read_weights
 from threer.models.unpickle import parse_constructor, read_pickle
+from threer.types import View
 
 CALL = (
     "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='ManyAR_PatchEmbed', img_size=(64, 64), "
@@ -106,6 +107,49 @@ def test_hub_folder_whole_and_in_shards(case: Case, tmp_path: Path) -> None:
         load_model(sharded)
 
 
+def test_cut3r_from_its_nested_constructor_call(tmp_path: Path) -> None:
+    cut3r = load_case("cut3r_linear_eps")
+    literals = (f"{k}={v!r}" for k, v in cut3r.config["constructor"].items() if not k.endswith("_mode"))
+    modes = "depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), pose_mode=('exp', -inf, inf)"
+    call = f"ARCroco3DStereo(ARCroco3DStereoConfig({', '.join(literals)}, output_mode='pts3d+pose', {modes}))"
+    path = tmp_path / "cut3r.pth"
+    state = {f"module.{k}": t for k, t in cut3r.weights.items()}
+    torch.save({"model": state, "args": argparse.Namespace(model=call), "epoch": 1}, path)
+    model = load_model(path)
+    assert isinstance(model, CUT3R)
+    assert model.checkpoint.family == "cut3r"
+    with torch.no_grad():
+        got = model([View(cut3r.inputs[f"view{i}.img"]) for i in range(2)])[1].points.xyz
+    want = cut3r.outputs["recurrent.frame1.pts3d_in_other_view"]
+    assert torch.allclose(got, want, atol=2e-5 * want.abs().max().item())
+
+
+def test_fast3r_from_the_hub_and_from_lightning(tmp_path: Path) -> None:
+    fast3r = load_case("fast3r_full_v2")
+    arguments = json.dumps(fast3r.config["constructor"]).replace('"inf"', "Infinity").replace('"-inf"', "-Infinity")
+    hub = tmp_path / "Fast3R"
+    hub.mkdir()
+    (hub / "config.json").write_text(arguments)
+    # The Hub keeps one of two names of one tensor.
+    save_file({k: t for k, t in fast3r.weights.items() if ".layer_rn." not in k}, hub / "model.safetensors")
+    model = load_model(hub)
+    assert isinstance(model, Fast3R)
+    assert model.checkpoint.family == "fast3r"
+    assert not model.config.stored_landscape
+    views = [View(fast3r.inputs[f"view{i}.img"]) for i in range(2)]
+    with torch.no_grad():
+        got = model(views)[1].local
+    want = fast3r.outputs["pred1.pts3d_local"]
+    assert got is not None
+    assert torch.allclose(got.xyz, want, atol=3e-5 * want.abs().max().item())
+    lightning = tmp_path / "last.ckpt"
+    state = {f"net.{k}": t for k, t in fast3r.weights.items()} | {"train_loss.total": torch.zeros(())}
+    torch.save({"state_dict": state, "epoch": 3, "pytorch-lightning_version": "2.4"}, lightning)
+    trained = load_model(lightning)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(trained.state_dict()[name], tensor), name
+
+
 def test_folder_with_both_halves(tmp_path: Path) -> None:
     model = load_model(halves(tmp_path))
     assert model.checkpoint.family == "slam3r"
@@ -126,7 +170,8 @@ def test_swapped_halves_are_noticed(tmp_path: Path) -> None:
 def test_other_families_are_named(case: Case, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     for tensors, message in (
-        ({"pose_retriever.mem": torch.zeros(1)}, "is CUT3R; only DUSt3R and SLAM3R can be loaded"),
+        ({"prediction_head.weight": torch.zeros(1)}, "is CroCo, which only starts a training; it cannot be loaded"),
+        ({"pose_retriever.mem": torch.zeros(1)}, r"other\.safetensors: no tensor for state_table and"),
         ({"layer1.conv.weight": torch.zeros(1)}, "not a network known here: it begins with tensor layer1.conv"),
     ):
         save_file(tensors, path)

@@ -88,6 +88,15 @@ def matrix_from_quaternion(quaternion: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1).reshape(*quaternion.shape[:-1], 3, 3)
 
 
+def pose_from_quaternion(translation: Tensor, quaternion: Tensor) -> Tensor:
+    """Poses [..., 4, 4] from translations [..., 3] and quaternions [..., 4] of any length but zero."""
+    pose = torch.zeros(*translation.shape[:-1], 4, 4, dtype=translation.dtype, device=translation.device)
+    pose[..., :3, :3] = matrix_from_quaternion(quaternion)
+    pose[..., :3, 3] = translation
+    pose[..., 3, 3] = 1.0
+    return pose
+
+
 def rotation_angle(first: Tensor, second: Tensor) -> Tensor:
     """Geodesic angle [...] in radians between rotation matrices [..., 3, 3].
 

@@ -9,22 +9,44 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
 
 from threer.errors import CheckpointError, ThreerError
 from threer.models import keymap
+from threer.models.arguments import as_published
+from threer.models.backbone import NetworkConfig
+from threer.models.cut3r import CUT3R, CUT3RConfig
 from threer.models.dust3r import DUSt3R, DUSt3RConfig
+from threer.models.fast3r import Fast3R, Fast3RConfig
 from threer.models.files import CONFIG, WEIGHTS, read_json, read_safetensors, read_weights
-from threer.models.official import Network, as_published, detect_family, from_official
+from threer.models.official import Network, detect_family, from_official
 from threer.models.slam3r import SLAM3R, ImageToPoints, LocalToWorld, SLAM3RConfig
 from threer.types import Checkpoint
 
 FORMAT = 1
-Model = DUSt3R | SLAM3R
+Model = DUSt3R | SLAM3R | CUT3R | Fast3R
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of network: its settings, and how it is built from them."""
+
+    network: type[Model]
+    config: type[NetworkConfig]
+    build: Callable[[Any], Model]
+
+
+FAMILIES = {
+    "slam3r": Family(SLAM3R, SLAM3RConfig, SLAM3R.from_config),
+    "dust3r": Family(DUSt3R, DUSt3RConfig, DUSt3R),
+    "cut3r": Family(CUT3R, CUT3RConfig, CUT3R),
+    "fast3r": Family(Fast3R, Fast3RConfig, Fast3R),
+}
 FAMILY_NAMES = {
     "dust3r": "DUSt3R",
     "slam3r_i2p": "SLAM3R's Image-to-Points half",
@@ -38,7 +60,7 @@ T = TypeVar("T")
 
 
 def load_path(path: Path) -> Model:
-    """A network from a file or folder: our own format, a published DUSt3R, or a folder with both halves of SLAM3R.
+    """A network from a file or folder: our own format, a published one, or a folder with both halves of SLAM3R.
 
     Published settings are changed as published inference does (plain patch embedding, maps in image orientation).
     Raises CheckpointError.
@@ -51,13 +73,17 @@ def load_path(path: Path) -> Model:
         files = tuple(str(half) for half in halves)
     else:
         network = load_published(path)
-        if not isinstance(network, DUSt3R):
+        if isinstance(network, ImageToPoints | LocalToWorld):
             half = FAMILY_NAMES["slam3r_i2p" if isinstance(network, ImageToPoints) else "slam3r_l2w"]
             raise CheckpointError(f"{path} is {half}; give a folder that holds both (names containing i2p and l2w)")
         model, files = network, (str(path),)
-    family = "slam3r" if isinstance(model, SLAM3R) else "dust3r"
-    model.checkpoint = Checkpoint(path.name, family, files, UNKNOWN_LICENCE)
+    model.checkpoint = Checkpoint(path.name, family_of(model), files, UNKNOWN_LICENCE)
     return model
+
+
+def family_of(model: Model) -> str:
+    """The key of ``model`` in `FAMILIES`."""
+    return next(name for name, family in FAMILIES.items() if isinstance(model, family.network))
 
 
 def find_halves(folder: Path) -> tuple[Path, Path] | None:
@@ -90,7 +116,7 @@ def load_slam3r(i2p: Path, l2w: Path) -> SLAM3R:
 
 
 def load_published(path: Path, expected: str | None = None) -> Network:
-    """DUSt3R or one half of SLAM3R from a published file or folder.
+    """DUSt3R, CUT3R, Fast3R or one half of SLAM3R from a published file or folder.
 
     ``expected`` is the family that must be in it. Raises CheckpointError, which names the file and what is wrong.
     """
@@ -102,8 +128,8 @@ def load_published(path: Path, expected: str | None = None) -> Network:
         raise CheckpointError(f"{path} is not a network known here: it begins with tensor {name}")
     if expected not in (None, family):
         raise CheckpointError(f"{path} is {FAMILY_NAMES[family]}, expected {FAMILY_NAMES[str(expected)]}")
-    if family not in ("dust3r", "slam3r_i2p", "slam3r_l2w"):
-        raise CheckpointError(f"{path} is {FAMILY_NAMES[family]}; only DUSt3R and SLAM3R can be loaded")
+    if family == "croco":
+        raise CheckpointError(f"{path} is {FAMILY_NAMES[family]}; it cannot be loaded as a network")
     arguments = as_published(contents.arguments)
     if family == "slam3r_l2w":  # tokens come from the other half's encoder, of which this is a copy
         arguments["need_encoder"] = False
@@ -115,7 +141,6 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
 
     Weights are rounded to float16. Raises CheckpointError when one does not fit.
     """
-    slam3r = isinstance(model, SLAM3R)
     config = model.i2p.config if isinstance(model, SLAM3R) else model.config
     tensors = {}
     for name, tensor in model.state_dict().items():
@@ -127,7 +152,7 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
     save_file(tensors, folder / WEIGHTS)
     described = {
         "threer": FORMAT,
-        "family": "slam3r" if slam3r else "dust3r",
+        "family": family_of(model),
         "config": config.to_dict(),
         "card": {
             "name": card.name,
@@ -147,7 +172,7 @@ def load_checkpoint(folder: Path) -> Model:
         raise CheckpointError(
             f"{folder} has checkpoint format {described.get('threer')}, this version reads {FORMAT}; update threer"
         )
-    card, family = read_card(folder), described["family"]
+    card, family = read_card(folder), FAMILIES[described["family"]]
     wanted = card.sha256.get(WEIGHTS)
     tensors = read_safetensors(folder / WEIGHTS)
     if wanted and _sha256(folder / WEIGHTS) != wanted:
@@ -155,9 +180,7 @@ def load_checkpoint(folder: Path) -> Model:
 
     def build() -> Model:
         with torch.device("meta"):
-            if family == "slam3r":
-                return SLAM3R.from_config(SLAM3RConfig.from_dict(described["config"]))
-            return DUSt3R(DUSt3RConfig.from_dict(described["config"]))
+            return family.build(family.config.from_dict(described["config"]))
 
     model = _naming(folder, build)
     _naming(folder, lambda: keymap.fill(model, tensors))
@@ -169,7 +192,7 @@ def read_card(folder: Path) -> Checkpoint:
     """Name, licence and the rest of a checkpoint in our own format, without its weights."""
     described = read_json(folder / CONFIG)
     card, family = described.get("card"), described.get("family")
-    if not isinstance(card, dict) or family not in ("slam3r", "dust3r"):
+    if not isinstance(card, dict) or family not in FAMILIES:
         raise CheckpointError(f"{folder / CONFIG} describes no checkpoint: it needs a card and a known family")
     return Checkpoint(
         name=str(card.get("name", folder.name)),

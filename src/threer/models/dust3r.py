@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from threer.models.trunk import Trunk, TrunkConfig, as_views
+from threer.models.backbone import NetworkConfig, as_views
+from threer.models.trunk import Trunk
 from threer.types import Checkpoint, Prediction, View
 
 
 @dataclass(frozen=True)
-class DUSt3RConfig(TrunkConfig):
+class DUSt3RConfig(NetworkConfig):
     """Sizes of DUSt3R; the defaults are those of the published 224-pixel model with linear heads."""
 
 

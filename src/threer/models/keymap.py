@@ -31,6 +31,16 @@ ENCODER_BLOCK = {
     "mlp.fc1": "mlp.up",
     "mlp.fc2": "mlp.down",
 }
+MODULATED_BLOCK = {
+    "norm1.norm": "attention_norm.norm",
+    "norm1.mlp.1": "attention_norm.modulation",
+    "attn.qkv": "attention.qkv",
+    "attn.proj": "attention.out",
+    "norm2.norm": "mlp_norm.norm",
+    "norm2.mlp.1": "mlp_norm.modulation",
+    "mlp.fc1": "mlp.up",
+    "mlp.fc2": "mlp.down",
+}
 DECODER_BLOCK = {
     "norm1": "attention_norm",
     "attn.qkv": "attention.qkv",
@@ -57,6 +67,10 @@ def _blocks(official: str, ours: str, names: Mapping[str, str]) -> list[Rule]:
         Rule(rf"{official}\.(\d+)\.{re.escape(theirs)}\.(weight|bias)", rf"{ours}.\1.{name}.\2")
         for theirs, name in names.items()
     ]
+
+
+def _mlp(official: str, ours: str) -> list[Rule]:
+    return [_layer(rf"{official}\.fc1", f"{ours}.up"), _layer(rf"{official}\.fc2", f"{ours}.down")]
 
 
 def _dpt(official: str, ours: str) -> list[Rule]:
@@ -113,8 +127,7 @@ SLAM3R_I2P = [
     *ENCODER,
     *_SLAM3R,
     _layer("corr_score_norm", "affinity_head.norm"),
-    _layer(r"corr_score_proj\.fc1", "affinity_head.mlp.up"),
-    _layer(r"corr_score_proj\.fc2", "affinity_head.mlp.down"),
+    *_mlp("corr_score_proj", "affinity_head.mlp"),
 ]
 _L2W = [
     *_SLAM3R,
@@ -123,6 +136,47 @@ _L2W = [
 ]
 SLAM3R_L2W = [*WITHOUT_ENCODER, *_L2W]
 SLAM3R_L2W_WITH_ENCODER = [*ENCODER, *_L2W]
+
+CUT3R = [
+    *ENCODER,
+    _layer("enc_norm", "encoder_norm"),
+    _layer("decoder_embed", "bridge"),
+    _layer("dec_norm", "decoder_norm"),
+    *_blocks("dec_blocks", "decoder.first", DECODER_BLOCK),
+    *_blocks("dec_blocks_state", "decoder.second", DECODER_BLOCK),
+    _layer("decoder_embed_state", "state_bridge"),
+    _layer("dec_norm_state", "state_norm"),
+    Rule(r"register_tokens\.weight", "state_table"),
+    Rule("pose_token", "first_pose"),
+    Rule("masked_img_token", "no_image"),
+    Rule("masked_ray_map_token", "no_rays"),
+    _layer(r"patch_embed_ray_map\.proj", "ray_encoder.patch.conv"),
+    *_blocks("enc_blocks_ray_map", "ray_encoder.blocks", ENCODER_BLOCK),
+    _layer("enc_norm_ray_map", "ray_norm"),
+    _layer(r"pose_retriever\.proj_q", "memory.embed_key"),
+    Rule(r"pose_retriever\.masked_token", "memory.unknown"),
+    Rule(r"pose_retriever\.mem", "memory.empty"),
+    *_blocks(r"pose_retriever\.write_blocks", "memory.writers", DECODER_BLOCK),
+    *_blocks(r"pose_retriever\.read_blocks", "memory.readers", DECODER_BLOCK),
+    *_mlp(r"downstream_head\.pose_head\.mlp", "pose_head"),
+    *_blocks(r"downstream_head\.final_transform", "world_blocks", MODULATED_BLOCK),
+    *_mlp(r"downstream_head\.proj", "local_head.linear"),
+    *_mlp(r"downstream_head\.cross_proj", "world_head.linear"),
+    *_mlp(r"downstream_head\.rgb_proj", "colour_head.linear"),
+    *_dpt(r"downstream_head\.dpt_self", "local_head"),
+    *_dpt(r"downstream_head\.dpt_cross", "world_head"),
+    *_dpt(r"downstream_head\.dpt_rgb", "colour_head"),
+]
+FAST3R = [
+    _layer(r"encoder\.patch_embed\.proj", "encoder.patch.conv"),
+    *_blocks(r"encoder\.enc_blocks", "encoder.blocks", ENCODER_BLOCK),
+    _layer(r"encoder\.enc_norm", "encoder_norm"),
+    _layer(r"decoder\.decoder_embed", "bridge"),
+    *_blocks(r"decoder\.dec_blocks", "decoder.blocks", ENCODER_BLOCK),
+    _layer(r"decoder\.dec_norm", "decoder_norm"),
+    *_dpt(r"downstream_head\.dpt", "global_head"),
+    *_dpt(r"downstream_head_local\.dpt", "local_head"),
+]
 
 
 @cache
@@ -139,19 +193,23 @@ def _rename(name: str, rules: Iterable[Rule]) -> tuple[bool, str | None]:
     return False, None
 
 
-def strip_prefix(state: State, prefix: str = "module.") -> dict[str, Tensor]:
-    """Drop the prefix that data-parallel training leaves, if every name has it."""
-    if state and all(name.startswith(prefix) for name in state):
-        return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return dict(state)
+def strip_prefix(state: State) -> dict[str, Tensor]:
+    """Names as the network itself has them: without what data-parallel training or Lightning put in front.
+
+    A Lightning file may hold more than the network, whose names then start with ``net.``.
+    """
+    if state and all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    inner = {name.removeprefix("net."): tensor for name, tensor in state.items() if name.startswith("net.")}
+    return inner or dict(state)
 
 
-def duplicate_decoder(state: State) -> dict[str, Tensor]:
-    """A file with one decoder (CroCo) starts both decoders of DUSt3R."""
-    if any(name.startswith("dec_blocks2.") for name in state):
+def duplicate_decoder(state: State, second: str) -> dict[str, Tensor]:
+    """A file with one decoder (CroCo, DUSt3R) starts both: its blocks are copied to the name ``second``."""
+    if any(name.startswith(f"{second}.") for name in state):
         return dict(state)
     copies = {
-        name.replace("dec_blocks.", "dec_blocks2.", 1): tensor.clone()
+        name.replace("dec_blocks", second, 1): tensor.clone()
         for name, tensor in state.items()
         if name.startswith("dec_blocks.")
     }

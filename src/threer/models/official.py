@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from threer.errors import CheckpointError
 from threer.models import keymap
+from threer.models.arguments import Arguments, settings_from
+from threer.models.cut3r import CUT3R, CUT3RConfig
 from threer.models.dust3r import DUSt3R, DUSt3RConfig
+from threer.models.fast3r import Fast3R, Fast3RConfig
 from threer.models.slam3r import SLAM3R, ImageToPoints, LocalToWorld, SLAM3RConfig
-from threer.models.trunk import TrunkConfig
-from threer.nn.dpt import DPTDims
 
-log = logging.getLogger(__name__)
-
-Config = TypeVar("Config", bound=TrunkConfig)
-Arguments = Mapping[str, Any]
-Network = DUSt3R | ImageToPoints | LocalToWorld | SLAM3R
-
-SIZES = {
-    "enc_embed_dim": "enc_dim",
-    "enc_depth": "enc_depth",
-    "enc_num_heads": "enc_heads",
-    "dec_embed_dim": "dec_dim",
-    "dec_depth": "dec_depth",
-    "dec_num_heads": "dec_heads",
-    "mlp_ratio": "mlp_ratio",
-}
-# Arguments with one value that this code knows how to run.
-FIXED = {
-    "output_mode": "pts3d",
-    "patch_size": 16,
-    "norm_im2_in_dec": True,
-    "mv_dec1": "MultiviewDecoderBlock_max",
-    "mv_dec2": "MultiviewDecoderBlock_max",
-}
-READ = {"pos_embed", "img_size", "head_type", "depth_mode", "conf_mode", "patch_embed_cls", "landscape_only"}
-# Arguments about training or chunking, without influence on results.
-WITHOUT_EFFECT = {"freeze", "enc_minibatch", "need_encoder"}
+Network = DUSt3R | ImageToPoints | LocalToWorld | SLAM3R | CUT3R | Fast3R
 
 
 def detect_family(names: Iterable[str]) -> str | None:
@@ -73,8 +46,8 @@ def from_official(
 ) -> Network:
     """A network from published constructor arguments and tensors, both taken verbatim.
 
-    family      "dust3r", "slam3r_i2p", "slam3r_l2w", or "slam3r": then ``config`` holds the arguments of both
-                halves under "i2p" and "l2w", and tensor names start with "i2p." and "l2w."
+    family      "dust3r", "cut3r", "fast3r", "slam3r_i2p", "slam3r_l2w", or "slam3r": then ``config`` holds the
+                arguments of both halves under "i2p" and "l2w", and tensor names start with "i2p." and "l2w."
     config      constructor arguments under their published names; infinities may be the texts "inf", "-inf".
                 Sizes not named are read from the tensors.
     dpt_dims    feature_dim, last_dim, layer_dims of a DPT head that is not of the published width
@@ -101,85 +74,26 @@ def from_official(
     network: Network
     with torch.device("meta"):
         if family == "dust3r":
-            state = keymap.duplicate_decoder(state)
+            state = keymap.duplicate_decoder(state, "dec_blocks2")
             rules = keymap.DUST3R
-            network = DUSt3R(_config(DUSt3RConfig, config, state, dpt_dims))
+            network = DUSt3R(settings_from(DUSt3RConfig, config, state, dpt_dims))
         elif family == "slam3r_i2p":
             rules = keymap.SLAM3R_I2P
-            network = ImageToPoints(_config(SLAM3RConfig, config, state, dpt_dims))
+            network = ImageToPoints(settings_from(SLAM3RConfig, config, state, dpt_dims))
         elif family == "slam3r_l2w":
             encoder = bool(config.get("need_encoder", "enc_blocks.0.norm1.weight" in state))
             rules = keymap.SLAM3R_L2W_WITH_ENCODER if encoder else keymap.SLAM3R_L2W
-            settings = _config(SLAM3RConfig, config, state, dpt_dims)
+            settings = settings_from(SLAM3RConfig, config, state, dpt_dims)
             network = LocalToWorld(settings if encoder else replace(settings, stored_landscape=False), encoder)
+        elif family == "cut3r":
+            state = keymap.duplicate_decoder(state, "dec_blocks_state")
+            rules = keymap.CUT3R
+            network = CUT3R(settings_from(CUT3RConfig, config, state, dpt_dims))
+        elif family == "fast3r":
+            rules = keymap.FAST3R
+            network = Fast3R(settings_from(Fast3RConfig, config, state, dpt_dims))
         else:
-            raise CheckpointError(f"unknown family {family!r}; valid: dust3r, slam3r, slam3r_i2p, slam3r_l2w")
+            valid = "dust3r, slam3r, slam3r_i2p, slam3r_l2w, cut3r, fast3r"
+            raise CheckpointError(f"unknown family {family!r}; valid: {valid}")
     keymap.load_renamed(network, state, rules)
     return network.eval()
-
-
-def as_published(config: Arguments) -> dict[str, Any]:
-    """Constructor arguments as published inference rewrites them: images keep their orientation throughout."""
-    return dict(config) | {"patch_embed_cls": "PatchEmbedDust3R", "landscape_only": False}
-
-
-def _config(
-    kind: type[Config], given: Arguments, state: Mapping[str, Tensor], dpt_dims: Arguments | None
-) -> Config:
-    for name, value in FIXED.items():
-        if given.get(name, value) != value:
-            raise CheckpointError(f"{name}={given[name]!r} is not supported, only {value!r}")
-    strange = sorted(set(given) - set(SIZES) - set(FIXED) - READ - WITHOUT_EFFECT)
-    if strange:
-        log.warning("constructor arguments without effect here: %s", ", ".join(strange))
-    settings: dict[str, Any] = _sizes(state)
-    settings |= {ours: given[theirs] for theirs, ours in SIZES.items() if theirs in given}
-    mode, least, most = _mode("depth_mode", given)
-    if mode not in ("exp", "linear", "square") or (least, most) != (-float("inf"), float("inf")):
-        raise CheckpointError(
-            f"depth_mode {given['depth_mode']} is not supported: exp, linear or square, unbounded"
-        )
-    settings["point_mode"] = mode
-    mode, settings["conf_min"], settings["conf_max"] = _mode("conf_mode", given)
-    if mode != "exp":
-        raise CheckpointError(f"conf_mode {given['conf_mode']} is not supported: only exp")
-    if dpt_dims is not None:
-        settings["dpt"] = DPTDims(dpt_dims["feature_dim"], dpt_dims["last_dim"], tuple(dpt_dims["layer_dims"]))
-    sides = given.get("img_size", 224)
-    return kind(
-        **settings,
-        image_size=sides if isinstance(sides, int) else max(sides),
-        rope_base=_rope_base(str(given.get("pos_embed", "RoPE100"))),
-        head=given.get("head_type", "dpt" if any(".dpt." in name for name in state) else "linear"),
-        stored_landscape="ManyAR" in given.get("patch_embed_cls", ""),
-        landscape_maps=bool(given.get("landscape_only", True)),
-    )
-
-
-def _mode(name: str, given: Arguments) -> tuple[str, float, float]:
-    default = {"depth_mode": ("exp", "-inf", "inf"), "conf_mode": ("exp", 1, "inf")}[name]
-    mode, least, most = given.get(name, default)
-    return str(mode), float(least), float(most)
-
-
-def _rope_base(pos_embed: str) -> float:
-    match = re.fullmatch(r"RoPE(\d+(?:\.\d+)?)", pos_embed)
-    if not match:
-        raise CheckpointError(f"pos_embed {pos_embed!r} is not supported, only RoPE with its base, as in RoPE100")
-    return float(match[1])
-
-
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """What the shapes tell. Head counts are not among it: published ones are width / 64."""
-    sizes = {}
-    for stem, widths, blocks in (
-        ("enc", "enc_norm.weight", r"enc_blocks\.(\d+)\..*"),
-        ("dec", "dec_norm.weight", r"(?:mv_dec_blocks1|dec_blocks)\.(\d+)\..*"),
-    ):
-        if widths in state:
-            sizes[f"{stem}_dim"] = state[widths].shape[0]
-            sizes[f"{stem}_heads"] = max(1, state[widths].shape[0] // 64)
-        found = [int(m[1]) for name in state if (m := re.fullmatch(blocks, name))]
-        if found:
-            sizes[f"{stem}_depth"] = max(found) + 1
-    return sizes

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from threer.errors import CheckpointError
 from threer.models.checkpoints import Model, load_checkpoint, load_path, load_published, load_slam3r, read_card
+from threer.models.cut3r import CUT3R
 from threer.models.dust3r import DUSt3R
+from threer.models.fast3r import Fast3R
 from threer.models.files import CONFIG, INDEX, WEIGHTS
 from threer.types import Checkpoint
 
@@ -48,6 +50,29 @@ PUBLISHED = {
         "CC-BY-NC-SA-4.0",
         description="DUSt3R as published: 224 pixels, linear heads, ViT-Large",
     ),
+    "cut3r": Checkpoint(
+        "cut3r",
+        "cut3r",
+        ("cut3r_512_dpt_4_64",),
+        "CC-BY-NC-SA-4.0",
+        metric=True,
+        description="CUT3R as published: 512 pixels, DPT heads, ViT-Large",
+    ),
+    "cut3r-224-linear": Checkpoint(
+        "cut3r-224-linear",
+        "cut3r",
+        ("cut3r_224_linear_4",),
+        "CC-BY-NC-SA-4.0",
+        metric=True,
+        description="CUT3R as published: 224 pixels, linear heads, ViT-Large",
+    ),
+    "fast3r": Checkpoint(
+        "fast3r",
+        "fast3r",
+        ("jedyang97/Fast3R_ViT_Large_512",),
+        "FAIR Noncommercial Research License",
+        description="Fast3R as published: 512 pixels, DPT heads, ViT-Large",
+    ),
 }
 
 
@@ -80,9 +105,11 @@ def resolve(name: str) -> Entry:
     if plain in packaged and not where:
         return packaged[plain]
     if plain not in PUBLISHED or where not in ("", "hub"):
-        valid = ", ".join([*packaged, *PUBLISHED, *(f"{n}@hub" for n in PUBLISHED)])
+        valid = ", ".join([*packaged, *PUBLISHED, *(f"{n}@hub" for n, card in PUBLISHED.items() if _on_hub(card))])
         raise CheckpointError(f"unknown weights {name!r}; valid: {valid}, or the path of a file or folder")
     card = PUBLISHED[plain]
+    if where and not _on_hub(card):
+        raise CheckpointError(f"the weights {plain!r} are not on the Hub: {_by_hand(card)}")
     if where:
         return Entry(card, tuple(_download(repository) for repository in card.files))
     if paths := _on_disk(card):
@@ -90,6 +117,8 @@ def resolve(name: str) -> Entry:
     for entry in packaged.values():
         if entry.checkpoint.family == plain:
             return entry
+    if not _on_hub(card):
+        raise CheckpointError(f"the weights {plain!r} are not on this disk: {_by_hand(card)}")
     raise CheckpointError(
         f"the weights {plain!r} are not on this disk: {plain}@hub downloads them "
         f"({', '.join(card.files)}, {card.licence}), or put them into ${FOLDER_VARIABLE}"
@@ -115,7 +144,7 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
         model = load_slam3r(*entry.paths)
     else:
         network = load_published(entry.paths[0], entry.checkpoint.family)
-        assert isinstance(network, DUSt3R)
+        assert isinstance(network, DUSt3R | CUT3R | Fast3R)
         model = network
     model.checkpoint = entry.checkpoint
     return model.to(device)
@@ -129,6 +158,16 @@ def _packaged() -> dict[str, Entry]:
         for folder in folders
         if (folder / CONFIG).is_file()
     }
+
+
+def _on_hub(card: Checkpoint) -> bool:
+    """Whether the authors keep these weights on the Hub: CUT3R's are files to be fetched by hand."""
+    return all("/" in place for place in card.files)
+
+
+def _by_hand(card: Checkpoint) -> str:
+    files = ", ".join(f"{place}.pth" for place in card.files)
+    return f"get {files} ({card.licence}) from its authors and put it into ${FOLDER_VARIABLE}"
 
 
 def _on_disk(card: Checkpoint) -> tuple[Path, ...]:
@@ -149,6 +188,8 @@ def _in_folder(repository: str) -> Path | None:
 def _in_cache(repository: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
+    if "/" not in repository:
+        return None
     for weights in (WEIGHTS, INDEX):
         cached = try_to_load_from_cache(repository, weights)
         if isinstance(cached, str):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from threer.config import InputSpec
-from threer.models.trunk import Trunk, TrunkConfig, as_views
+from threer.models.backbone import NetworkConfig, as_views
+from threer.models.trunk import Trunk
 from threer.nn.blocks import MLP
 from threer.nn.encoder import PatchEmbed
 from threer.types import Checkpoint, Prediction, View
@@ -20,7 +21,7 @@ AFFINITY_DEPTH = 2
 
 
 @dataclass(frozen=True)
-class SLAM3RConfig(TrunkConfig):
+class SLAM3RConfig(NetworkConfig):
     """Sizes of both halves of SLAM3R; the defaults are the published ones."""
 
     point_prior: bool = False

@@ -14,8 +14,8 @@ from threer.nn.rope import RopeTable, apply_rope
 NORM_EPS = 1e-6
 
 
-def layer_norm(dim: int) -> nn.LayerNorm:
-    return nn.LayerNorm(dim, eps=NORM_EPS)
+def layer_norm(dim: int, eps: float = NORM_EPS) -> nn.LayerNorm:
+    return nn.LayerNorm(dim, eps=eps)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -50,12 +50,12 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, rope: RopeTable | None) -> Tensor:
-        """x [B, N, C], rope [B, N, 2, Q] -> [B, N, C]."""
+    def forward(self, x: Tensor, rope: RopeTable | None, scale: float | None = None) -> Tensor:
+        """x [B, N, C], rope [B, N, 2, Q] -> [B, N, C]. ``scale`` of the logits is 1/√(head size) by default."""
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
-        attended: Tensor = self.out(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+        attended: Tensor = self.out(merge_heads(F.scaled_dot_product_attention(q, k, v, scale=scale)))
         return attended
 
 
@@ -78,6 +78,9 @@ class CrossAttention(nn.Module):
         """x [B, T, N, C], memory [B, M, N', C], ropes [B, T, N, 2, Q] and [B, M, N', 2, Q] -> [B, T, N, C]."""
         batch, targets, tokens, _ = x.shape
         memories = memory.shape[1]
+        if memory.shape[2] == 1:  # a single key takes all the weight: who asks does not matter
+            alone: Tensor = self.out(self.value(memory)).amax(dim=1, keepdim=True)
+            return alone.expand_as(x)
         # A softmax is over keys only, so the targets can share one long row of queries per memory view:
         # keys and values are never repeated.
         q = split_heads(self.query(x).flatten(1, 2), self.heads)  # [B, heads, T·N, D]
@@ -95,17 +98,49 @@ class CrossAttention(nn.Module):
 class EncoderBlock(nn.Module):
     """Self-attention and MLP, each behind a norm and a skip connection."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, eps: float = NORM_EPS) -> None:
         super().__init__()
-        self.attention_norm = layer_norm(dim)
+        self.attention_norm = layer_norm(dim, eps)
         self.attention = SelfAttention(dim, heads)
-        self.mlp_norm = layer_norm(dim)
+        self.mlp_norm = layer_norm(dim, eps)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, rope: RopeTable | None) -> Tensor:
-        """x [B, N, C] -> [B, N, C]."""
-        x = x + self.attention(self.attention_norm(x), rope)
+    def forward(self, x: Tensor, rope: RopeTable | None, scale: float | None = None) -> Tensor:
+        """x [B, N, C] -> [B, N, C]. ``scale`` of the attention logits is one over √(head size) by default."""
+        x = x + self.attention(self.attention_norm(x), rope, scale)
         out: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+
+class ModulatedNorm(nn.Module):
+    """A norm whose shift and scale follow one conditioning token (Peebles and Xie 2023, section 3.2)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = layer_norm(dim)
+        self.modulation = nn.Linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x [B, N, C], condition [B, C] -> [B, N, C]."""
+        shift, scale = self.modulation(F.silu(condition)).unsqueeze(1).chunk(2, dim=-1)
+        modulated: Tensor = self.norm(x) * (1 + scale) + shift
+        return modulated
+
+
+class ModulatedBlock(nn.Module):
+    """An encoder block with modulated norms."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attention_norm = ModulatedNorm(dim)
+        self.attention = SelfAttention(dim, heads)
+        self.mlp_norm = ModulatedNorm(dim)
+        self.mlp = MLP(dim, 4 * dim)
+
+    def forward(self, x: Tensor, condition: Tensor, rope: RopeTable | None) -> Tensor:
+        """x [B, N, C], condition [B, C] -> [B, N, C]."""
+        x = x + self.attention(self.attention_norm(x, condition), rope)
+        out: Tensor = x + self.mlp(self.mlp_norm(x, condition))
         return out
 
 

@@ -63,17 +63,26 @@ def grid_positions(rows: int, columns: int, device: torch.device | None = None) 
     return torch.cartesian_prod(torch.arange(rows, device=device), torch.arange(columns, device=device))
 
 
+def sincos_code(values: Tensor, dim: int) -> Tensor:
+    """Fixed code [..., dim] of floating-point ``values`` [...], in their precision: all sines, then all cosines.
+
+    Follows "Attention is all you need", section 3.5. ``dim`` must be even.
+    """
+    if dim % 2:
+        raise ValueError(f"width {dim} is odd, a sine/cosine code needs an even one")
+    exponent = torch.arange(dim // 2, device=values.device, dtype=values.dtype) / (dim // 2)
+    angles = values.unsqueeze(-1) * 10000.0**-exponent
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
 def sincos_positions(positions: Tensor, dim: int) -> Tensor:
     """Fixed sine/cosine code [..., N, dim] of integer ``positions`` [..., N, 2]: half for y, half for x.
 
-    Follows "Attention is all you need", section 3.5, once per axis. ``dim`` must be a multiple of 4.
+    ``dim`` must be a multiple of 4.
     """
     if dim % 4:
         raise ValueError(f"width {dim} is not a multiple of 4, as a 2-D sine/cosine code needs")
-    quarter = dim // 4
-    exponent = torch.arange(quarter, device=positions.device, dtype=torch.float32) / quarter
-    angles = positions.to(torch.float32).unsqueeze(-1) * 10000.0**-exponent  # [..., N, 2, quarter]
-    return torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+    return sincos_code(positions.to(torch.float32), dim // 2).flatten(-2)
 
 
 class PatchEmbed(nn.Module):
@@ -100,7 +109,7 @@ class PatchEmbed(nn.Module):
 
 
 class ViTEncoder(nn.Module):
-    """Images to tokens. The final norm is not applied: each network that reads the tokens has its own.
+    """Images, or maps of other ``channels``, to tokens. The final norm is left to the network that reads them.
 
     ``absolute_positions`` adds a fixed sine/cosine code of the position to the patch tokens, on top of the rotary
     embedding inside the blocks: small networks learn the frustum of a camera from it.
@@ -114,16 +123,17 @@ class ViTEncoder(nn.Module):
         mlp_ratio: float = 4.0,
         rope_base: float = BASE,
         absolute_positions: bool = False,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         self.head_dim = dim // heads
         self.rope_base = rope_base
         self.absolute_positions = absolute_positions
-        self.patch = PatchEmbed(dim)
+        self.patch = PatchEmbed(dim, channels)
         self.blocks = nn.ModuleList(EncoderBlock(dim, heads, mlp_ratio) for _ in range(depth))
 
     def forward(self, images: Tensor, layout: Layout) -> Tensor:
-        """images [B, 3, H, W] in [-1, 1] -> tokens [B, N, C] before any final norm."""
+        """images [B, channels, H, W], pictures in [-1, 1] -> tokens [B, N, C] before any final norm."""
         tokens: Tensor = self.patch(images, layout.transposed)
         positions = layout.positions(images.device)
         if self.absolute_positions:
