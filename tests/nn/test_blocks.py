@@ -2,7 +2,7 @@
 
 import torch
 
-from threer.nn.blocks import CrossAttention, DecoderBlock, merge_heads, split_heads
+from threer.nn.blocks import CrossAttention, DecoderBlock, ModulatedNorm, merge_heads, split_heads
 from threer.nn.encoder import grid_positions
 from threer.nn.rope import apply_rope, rope_table
 
@@ -46,3 +46,30 @@ def test_decoder_block_keeps_views_and_samples_apart() -> None:
     after = block(x, memory, rope_x, rope_y)
     changed = (before != after).flatten(2).any(-1)
     assert changed.tolist() == [[False, True, False], [False, False, False]]
+
+
+def test_one_key_needs_no_question() -> None:
+    torch.manual_seed(0)
+    layer = CrossAttention(16, 2)
+    x, memory = torch.randn(2, 3, 6, 16), torch.randn(2, 4, 1, 16)
+    px, py = positions(2, 3, 2, 3), positions(1, 1, 2, 4)
+    asked = []
+    layer.query.register_forward_hook(lambda *_: asked.append(1))
+    got = layer(x, memory, rope_table(px, 8), rope_table(py, 8))
+    assert not asked
+    assert torch.allclose(got, loop_over_pairs(layer, x, memory, px, py), atol=1e-6)
+
+
+def test_modulation_shifts_first_and_scales_second() -> None:
+    torch.manual_seed(0)
+    norm = ModulatedNorm(4)
+    x, condition = torch.randn(2, 3, 4), torch.randn(2, 4)
+    with torch.no_grad():
+        norm.modulation.weight.zero_()
+        norm.modulation.bias.copy_(torch.tensor([1.0, 2, 3, 4, 0, 0.5, 1, -1]))
+    want = torch.nn.functional.layer_norm(x, (4,), eps=1e-6) * torch.tensor([1.0, 1.5, 2, 0])
+    assert torch.allclose(norm(x, condition), want + torch.tensor([1.0, 2, 3, 4]), atol=1e-6)
+    with torch.no_grad():
+        norm.modulation.weight.normal_()
+    shift = norm.modulation(condition * condition.sigmoid())[:, :4]
+    assert torch.allclose(norm(torch.zeros_like(x), condition), shift.unsqueeze(1).expand(-1, 3, -1), atol=1e-6)

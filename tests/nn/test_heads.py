@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from threer.nn.dpt import DPTDims, DPTHead, dpt_taps
-from threer.nn.heads import LinearHead, camera_rays, from_points, to_confidence, to_points
+from threer.nn.heads import (
+    LinearHead,
+    camera_rays,
+    from_points,
+    to_colour,
+    to_confidence,
+    to_points,
+    to_pose,
+    turn_to_front,
+)
 
 
 def test_published_activation_vector() -> None:
@@ -14,6 +23,24 @@ def test_published_activation_vector() -> None:
     assert torch.allclose(xyz, torch.tensor([0.6159916, -0.8213221, 2.4639664]), atol=1e-6)
     assert to_confidence(torch.tensor(0.5)).item() == pytest.approx(2.6487211, abs=1e-6)
     assert to_confidence(torch.tensor([-50.0, 5.0]), 1.0, 3.0).tolist() == [1.0, 3.0]
+
+
+def test_published_vector_turned_to_the_front() -> None:
+    xyz = to_points(turn_to_front(torch.tensor([0.3, -0.4, -1.2])))
+    assert torch.allclose(xyz, torch.tensor([-0.6159916, 0.8213221, 2.4639664]), atol=1e-6)
+    assert torch.equal(turn_to_front(torch.tensor([0.3, -0.4, 1.2])), torch.tensor([0.3, -0.4, 1.2]))
+    assert torch.equal(turn_to_front(torch.tensor([0.3, -0.4, 0.0])), torch.zeros(3))
+
+
+def test_published_pose_vector() -> None:
+    translation, quaternion = to_pose(torch.tensor([0.3, 0, 0.4, -2, 0, 0, 1]))
+    assert torch.allclose(translation, torch.tensor([0.3892328, 0, 0.5189770]), atol=1e-6)
+    assert torch.allclose(quaternion, torch.tensor([0.8944272, 0, 0, -0.4472136]), atol=1e-6)
+
+
+def test_colours_stay_open() -> None:
+    colours = to_colour(torch.tensor([-100.0, 0.0, 100.0]))
+    assert colours.tolist() == pytest.approx([-1 + 2e-6, 0, 1 - 2e-6], abs=1e-7)
 
 
 @pytest.mark.parametrize("mode", ["exp", "linear", "square"])
@@ -36,6 +63,12 @@ def test_linear_head_puts_channel_outermost() -> None:
     raw = head([torch.zeros(1, 6, 2)], (32, 48))
     assert raw.shape == (1, 4, 32, 48)
     assert raw[0, 3, 16 + 5, 32 + 7].item() == 3 * 256 + 5 * 16 + 7
+
+
+def test_hidden_layer_and_other_channels() -> None:
+    head = LinearHead(2, hidden=8, channels=3)
+    assert head.linear.up.weight.shape == (8, 2)
+    assert head([torch.zeros(1, 6, 2)], (32, 48)).shape == (1, 3, 32, 48)
 
 
 def test_ray_prior_predicts_a_frustum_before_any_training() -> None:

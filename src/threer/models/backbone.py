@@ -219,7 +219,9 @@ def as_views(views: Sequence[View] | Tensor) -> list[View]:
     if isinstance(views, Tensor):
         if views.ndim != 5:
             raise ValueError(f"stacked views must be [B, V, 3, H, W], got {list(views.shape)}")
-        return [View(image) for image in views.unbind(1)]
+        views = [View(image) for image in views.unbind(1)]
+    if not views:
+        raise ValueError("a network needs at least one view")
     return list(views)
 
 
