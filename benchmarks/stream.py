@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--radius", type=int, default=5)
     parser.add_argument("--buffer", type=int, default=100, help="scene frames kept")
     parser.add_argument("--storage", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--deadline", type=int, help="low-latency mode: frames until provisional points")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("out/stream"))
@@ -54,6 +55,7 @@ def main() -> int:
         radius=args.radius,
         buffer_size=args.buffer,
         storage=args.storage,
+        deadline=args.deadline,
         init_min_conf=0,
     )
     rows = measure(model, config, args.frames)

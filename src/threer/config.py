@@ -115,6 +115,9 @@ class StreamingConfig:
     """Frames of a round that vote in retrieval."""
     encode_batch: int = 10
     """Frames encoded together."""
+    deadline: int | None = None
+    """Low latency: give provisional points of a frame at most this many frames (and a round) after it came in, and
+    replace them when its window is complete; None gives final points only."""
     storage: Literal["float32", "float16"] = "float32"
     """Precision of what is kept between rounds: tokens, and registered maps of open segments and the buffer."""
     seed: int = 42
@@ -133,6 +136,8 @@ class StreamingConfig:
         ):
             if getattr(self, name) < least:
                 raise ThreerError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.deadline is not None and self.deadline < 0:
+            raise ThreerError(f"deadline must be None or at least 0 frames, got {self.deadline}")
         if self.storage not in ("float32", "float16"):
             raise ThreerError(f"storage must be float32 or float16, got {self.storage!r}")
         if 0 < self.buffer_size < self.init_frames:

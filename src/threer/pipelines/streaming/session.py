@@ -23,8 +23,10 @@ from threer.pipelines.streaming.bootstrap import (
 )
 from threer.pipelines.streaming.buffer import SceneBuffer
 from threer.pipelines.streaming.networks import Networks, StreamingModel
+from threer.pipelines.streaming.preview import Previewer
+from threer.pipelines.streaming.schedule import Schedule
 from threer.pipelines.streaming.state import Draws, Keyframe, Trace
-from threer.types import Frame, Pointmap, Update
+from threer.types import Frame, Pointmap, Update, UpdateKind
 
 
 class StreamingSession:
@@ -33,6 +35,9 @@ class StreamingSession:
     ``push`` every frame in order, then ``finish``; both return the updates that became ready. Each frame is
     final (or failed) exactly once, in order, at most radius × stride + round − 1 frames after it came in,
     after an initial wait for the stride search and the initial window.
+
+    With a `deadline` a frame comes out twice: provisional, from the neighbours that are there so many frames
+    after it, and final as above, with the next version number. Finals do not depend on it.
 
     tracker  finds a camera for each final frame; None leaves cameras out
     trace    is told every decision as a small dict: random draws, windows, retrievals, registrations
@@ -48,12 +53,15 @@ class StreamingSession:
     ) -> None:
         self.config = config or StreamingConfig()
         self.stride: int | None = None if self.config.stride == "auto" else self.config.stride
+        self._model = model
         self._networks = Networks(model, self.config, trace)
         self._tracker = tracker
         self._trace = trace
         self._draws = Draws(self.config, trace)
         self._keyframes: dict[int, Keyframe] = {}
         self._buffer: SceneBuffer | None = None
+        self._schedule: Schedule | None = None
+        self._previewer: Previewer | None = None
         self._count = 0  # frames pushed
         self._next = 0  # first frame that is not final
         self._ended = False
@@ -100,6 +108,8 @@ class StreamingSession:
             yield from self._begin()
         while keys := self._next_round():
             yield from self._register_round(keys)
+        if self._previewer and not self._ended:
+            yield from self._preview(self._previewer)
 
     # Beginning ------------------------------------------------------------------------------------------------
 
@@ -148,24 +158,26 @@ class StreamingSession:
         if self.config.init_confidence == "ratio":
             rate_by_ratio(start, between)
         self._buffer = SceneBuffer(self.config, self._draws, stride, start.keyframes)
+        self._schedule = Schedule.of(self.config, stride)
+        if self.config.deadline is not None:
+            networks = Networks(self._model, self.config)  # not traced: it decides nothing
+            self._previewer = Previewer(networks, self._schedule, self.config.deadline, last + 1)
         yield from self._emit(range(last + 1))
 
     # Rounds ---------------------------------------------------------------------------------------------------
 
     def _next_round(self) -> list[Keyframe]:
         """The frames to register together next, or none while a frame they depend on is missing."""
-        assert self.stride is not None
-        size = max(1, min((self.stride + 1) // 2, self.config.round_frames))
-        stop = min(self._next + size, self._count)
-        reach = self.config.radius * self.stride
-        if not self._ended and self._next + size + reach > self._count:
-            return []
-        return [self._keyframes[i] for i in range(self._next, stop)]
+        assert self._schedule is not None
+        if self._ended:
+            frames = self._schedule.last_round(self._next, self._count)
+        else:
+            frames = self._schedule.round(self._next, self._count, self._schedule.reach)
+        return [self._keyframes[i] for i in frames]
 
     def _register_round(self, keys: list[Keyframe]) -> Iterator[Update]:
         assert self._buffer is not None
-        reach = [k for k in self._keyframes.values() if k.tokens is None]
-        self._encode(reach)
+        self._encode(self._keyframes.values())
         self._localize(keys)
         vote = self.config.retrieval_queries == "every_second"
         queries = keys[::2] if vote else [keys[len(keys) // 2]]
@@ -174,6 +186,16 @@ class StreamingSession:
         upto = keys[-1].index + 1
         self._buffer.consider(upto, self._keyframes)
         yield from self._emit(range(keys[0].index, upto))
+
+    def _preview(self, previewer: Previewer) -> Iterator[Update]:
+        assert self._buffer is not None
+        while frames := previewer.due(self._next, self._count):
+            self._encode(self._keyframes.values())
+            for draft in previewer.drafts(frames, self._count, self._keyframes, self._buffer.keyframes):
+                if self._fails(draft):
+                    continue  # may still come out well: only the complete window tells
+                yield self._update(draft, "provisional")
+                self._keyframes[draft.index].version += 1
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -190,12 +212,15 @@ class StreamingSession:
                 for k in keys
             ]
         )
-        if self.config.preset == "parity":
-            return
         for key in keys:
-            assert key.local is not None
-            if not (key.local.conf > self.config.point_conf).any():
-                key.failure = f"no point is more confident than {self.config.point_conf}"
+            key.failure = self._fails(key)
+
+    def _fails(self, keyframe: Keyframe) -> str:
+        """Why this localized frame cannot be registered, or nothing."""
+        assert keyframe.local is not None
+        if self.config.preset == "parity" or (keyframe.local.conf > self.config.point_conf).any():
+            return ""
+        return f"no point is more confident than {self.config.point_conf}"
 
     def _emit(self, indices: range) -> Iterator[Update]:
         """Final updates of registered frames; lets go of everything that is not needed any more."""
@@ -212,18 +237,23 @@ class StreamingSession:
         yield from updates
 
     def _final(self, keyframe: Keyframe) -> Update:
+        update = self._update(keyframe, "failed" if keyframe.failure else "final")
+        keyframe.frame = keyframe.local = None
+        return update
+
+    def _update(self, keyframe: Keyframe, kind: UpdateKind) -> Update:
         frame, world, local = keyframe.frame, keyframe.world, keyframe.local
         assert frame is not None
         assert world is not None
-        keyframe.frame = keyframe.local = None
         if keyframe.failure:
             world = Pointmap(world.xyz, torch.zeros_like(world.conf))
         c2w = K = None
         if self._tracker:
             c2w, K = self._tracker.missing() if keyframe.failure else self._tracker.track(frame, world)
         return Update(
-            kind="failed" if keyframe.failure else "final",
+            kind=kind,
             frame=frame,
+            version=keyframe.version,
             points=_to_cpu(world),
             local=None if local is None else _to_cpu(local),
             c2w=c2w,
@@ -234,8 +264,8 @@ class StreamingSession:
     def _forget(self) -> None:
         """Keep tokens of the frames in reach, everything of open segments and the buffer, nothing else."""
         assert self._buffer is not None
-        assert self.stride is not None
-        oldest = self._next - self.config.radius * self.stride
+        assert self._schedule is not None
+        oldest = self._next - self._schedule.reach
         kept = {k.index for k in self._buffer.keyframes}
         for index in [i for i in self._keyframes if i < self._next]:
             if index in kept or index >= self._buffer.milestone:

@@ -31,6 +31,8 @@ class Keyframe:
     world       [H, W] registered pointmap, world frame
     local_conf  mean confidence of `local`
     world_conf  mean confidence of `world`
+    failure     why the frame could not be reconstructed, or nothing
+    version     how many updates with points of this frame went out
     """
 
     index: int
@@ -42,6 +44,7 @@ class Keyframe:
     local_conf: float = 0.0
     world_conf: float = 0.0
     failure: str = ""
+    version: int = 0
 
     def register(self, world: Pointmap) -> None:
         self.world = world
