@@ -20,6 +20,7 @@ FAMILIES = (
     ("fn", "focal", "geometry"),
     ("fn", "rigid", "geometry"),
     ("fn", "traj", "geometry"),
+    ("fn", "pose", "geometry"),
     ("fn", "sel", "streaming"),
     ("model", "DUSt3R", "networks"),
     ("model", "SLAM3R Image2PointsModel", "networks"),

@@ -1,4 +1,4 @@
-"""Reference cases of closed-form geometry and of trajectory metrics."""
+"""Reference cases of closed-form geometry, of trajectory metrics and of pose encodings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from threer.geometry import transforms
 from threer.geometry.focal import median_focal, weiszfeld_focal
 from threer.geometry.procrustes import align_cameras, align_points
 from threer.geometry.scale import mean_distance, normalize
+from threer.nn.heads import to_colour, to_confidence, to_points, to_pose, turn_to_front
 from threer.types import Trajectory
 
 Tensors = dict[str, Tensor]
 
 
 def run_case(config: dict[str, Any], inputs: Tensors, weights: Tensors) -> Tensors:
-    cases = {"norm": _normalization, "focal": _focals, "rigid": _similarities, "traj": _trajectory}
+    cases = {
+        "norm": _normalization,
+        "focal": _focals,
+        "rigid": _similarities,
+        "traj": _trajectory,
+        "pose": _poses,
+    }
     return cases[config["fn"]](inputs)
 
 
@@ -73,4 +80,27 @@ def _trajectory(inputs: Tensors) -> Tensors:
         "rpe_trans_rmse": torch.tensor([relative.translation_rmse_m]),
         "rpe_rot_deg_rmse": torch.tensor([relative.rotation_rmse_deg]),
         "tum_pred": torch.cat([inputs["pred"][:, :3, 3], quaternions], dim=1),
+    }
+
+
+def _poses(inputs: Tensors) -> Tensors:
+    """All but what this package has no use for: products of quaternions, inverse and sigmoid activations."""
+    c2w, raw7, raw = inputs["c2w"], inputs["raw7"], inputs["raw_xyz"]
+    encoded = torch.cat([c2w[:, :3, 3], transforms.quaternion_from_matrix(c2w[:, :3, :3])], dim=1)
+    decoded = transforms.pose_from_quaternion(inputs["pose7"][:, :3], inputs["pose7"][:, 3:])
+    return {
+        "decode.c2w": decoded,
+        "relative.t": transforms.relative_pose(decoded[1:], decoded[:-1])[:, :3, 3],
+        "encode.pose7": encoded,
+        "quat_from_matrix": encoded[:, 3:],
+        "roundtrip.c2w": transforms.pose_from_quaternion(encoded[:, :3], encoded[:, 3:]),
+        "unnormalised_quat_to_matrix": transforms.matrix_from_quaternion(raw7[:, 3:]),
+        "standardize": to_pose(raw7)[1],
+        "postprocess.exp": torch.cat(to_pose(raw7, "exp"), dim=1),
+        "postprocess.square": torch.cat(to_pose(raw7, "square"), dim=1),
+        "depth_exp.plain": to_points(raw),
+        "depth_exp.pos_z": to_points(turn_to_front(raw)),
+        "rgb": to_colour(raw),
+        "conf_exp": to_confidence(raw[..., 0]),
+        "conf_exp_bounded": to_confidence(3 * raw[..., 0], 1.0, 5.0),
     }
