@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from threading import Event
+from typing import ClassVar, Literal
 
 from threer.config import InputSpec, SourceConfig
 from threer.errors import SourceError
@@ -50,6 +51,8 @@ def to_frame(raw: RawFrame, spec: InputSpec) -> Frame:
 class FrameSource(ABC):
     """Frames of a video or of image files. Iterating decodes one picture at a time; each iteration starts anew.
 
+    live         whether frames are still coming into being: iterating waits for them, and what is not read in time
+                 may be lost
     kind         "video" or "images"
     name         what was opened, for messages
     expected     how many frames to expect (an estimate for videos), or None
@@ -61,6 +64,7 @@ class FrameSource(ABC):
     iterating raises `SourceError`.
     """
 
+    live: ClassVar[bool] = False
     kind: SourceKind
     name: str
     expected: int | None
@@ -71,17 +75,24 @@ class FrameSource(ABC):
         self.notes: list[str] = []
         self.skipped: list[SkippedFrame] = []
         self._on_skip = on_skip
+        self._stopped = Event()
+
+    def stop(self) -> None:
+        """End the frames, now and for good; may be called from any thread. Who waits for a frame is let go."""
+        self._stopped.set()
 
     def __iter__(self) -> Iterator[RawFrame]:
         self.skipped.clear()
         taken = 0
         with closing(self._pictures()) as pictures:
             for timestamp, name, image in pictures:
+                if self._stopped.is_set():
+                    return
                 yield RawFrame(image, taken, timestamp, name)
                 taken += 1
                 if taken == self.config.max_frames:
                     return
-        if not taken:
+        if not taken and not self._stopped.is_set():
             raise SourceError(self._why_nothing())
 
     @abstractmethod

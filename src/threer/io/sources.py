@@ -1,4 +1,4 @@
-"""Open whatever the user points at: a folder of images, a pattern, a list of files, one image, or a video."""
+"""Open whatever the user points at: images, a video, a camera, a stream, a folder that grows, a recording."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from threer.config import SourceConfig
 from threer.errors import SourceError
 from threer.io.folders import IMAGES_LOOKED_FOR, ImageFiles, images_in, is_image_name, natural_order
 from threer.io.frames import FrameSource, RawFrame, SkippedFrame, to_frame
+from threer.io.live import open_live
+from threer.io.live.recording import Recording, find_recording
 from threer.io.video import NotAVideoError, VideoFile
 
 __all__ = ["FrameSource", "RawFrame", "SkippedFrame", "open_source", "to_frame"]
@@ -26,7 +28,9 @@ def open_source(
     """Find the frames of a source; nothing is decoded before it is iterated.
 
     source   a folder (its images in natural order; subfolders and hidden files are left out), a pattern with
-             ``*``, ``?``, ``[…]`` or ``**``, a list of image files (its order is kept), an image, or a video
+             ``*``, ``?``, ``[…]`` or ``**``, a list of image files (its order is kept), an image, or a video;
+             live: ``watch:FOLDER``, ``camera:0``, or the address of a stream (``http://…``, ``rtsp://…``,
+             ``udp://…``); and the folder of a recording
     on_skip  told about every frame that cannot be read
 
     Raises `SourceError`, one line: what is wrong, where, and what to do.
@@ -34,14 +38,26 @@ def open_source(
     config = config or SourceConfig()
     if not isinstance(source, str | Path):
         return _open_list([Path(entry).expanduser() for entry in source], config, on_skip)
+    if isinstance(source, str) and (live := open_live(source, config, on_skip)):
+        return live
     path = Path(source).expanduser()
     if _is_there(path):
         if path.is_dir():
-            return ImageFiles(images_in(path), str(path), config, on_skip)
+            return _open_folder(path, config, on_skip)
         return _open_file(path, config, on_skip)
     if glob.has_magic(str(path)):
         return _open_pattern(path, config, on_skip)
     raise SourceError(f"no such file or folder: {path}")
+
+
+def _open_folder(path: Path, config: SourceConfig, on_skip: Callable[[SkippedFrame], None] | None) -> FrameSource:
+    try:
+        images = images_in(path)
+    except SourceError:
+        if (session := find_recording(path)) is None:
+            raise
+        return Recording(session, config, on_skip)
+    return ImageFiles(images, str(path), config, on_skip)
 
 
 def _open_list(
