@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,17 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+_PART = re.compile(r"\..+\.\d+\.part(\.\w+)?")
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what `replacing` left in ``folder`` when its process was killed."""
+    with os_errors_as_run_errors(folder):
+        for entry in list(folder.iterdir()):
+            if _PART.fullmatch(entry.name):
+                entry.unlink(missing_ok=True)
 
 
 @contextmanager

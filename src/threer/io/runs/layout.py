@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ TRAJECTORY = "trajectory.tum"
 POINTS = "points.ply"
 PREVIEW = "preview.png"
 FRAMES = "frames"
+RESUME = "resume"
 CHUNK_PATTERN = "[0-9][0-9][0-9][0-9][0-9][0-9].npz"
 
 Precision = Literal["float16", "float32"]
@@ -125,32 +126,51 @@ def unpack_points(packed: PackedPoints) -> npt.NDArray[np.float32]:
     return unpacked
 
 
-def write_chunk(path: Path, frames: Sequence[StoredFrame], precision: Precision) -> None:
+Row = Mapping[str, npt.NDArray[Any]]
+"""A frame as it is stored: one value of each array of its chunk file."""
+
+LISTED = ("index", "timestamps", "names", "c2w", "K", "size", "to_original")
+"""What is said about a frame beside its pixels."""
+
+
+def pack(frame: StoredFrame, precision: Precision) -> Row:
+    """Prepare a frame for storage; `pack_points` tells what float16 costs."""
+    points = pack_points(frame.points, precision)
+    row = {
+        "points": points.values,
+        "offset": points.offset,
+        "scale": points.scale,
+        "conf": np.minimum(frame.conf, _HALF_MAX).astype(np.float16) if precision == "float16" else frame.conf,
+        "colours": frame.colours,
+        "index": frame.index,
+        "timestamps": frame.timestamp,
+        "names": frame.name,
+        "c2w": frame.c2w,
+        "K": frame.K,
+        "size": frame.size,
+        "to_original": frame.to_original,
+    }
+    return {column: np.asarray(value) for column, value in row.items()}
+
+
+def write_chunk(path: Path, rows: Sequence[Row]) -> None:
     """Write frames of one size as an uncompressed npz of stacked arrays, atomically. Raises `RunError`."""
-    packed = [pack_points(frame.points, precision) for frame in frames]
-    conf = np.stack([frame.conf for frame in frames])
     with replacing(path) as part:
-        np.savez(
-            part,
-            points=np.stack([points.values for points in packed]),
-            offset=np.stack([points.offset for points in packed]),
-            scale=np.array([points.scale for points in packed]),
-            conf=np.minimum(conf, _HALF_MAX).astype(np.float16) if precision == "float16" else conf,
-            colours=np.stack([frame.colours for frame in frames]),
-            index=np.array([frame.index for frame in frames]),
-            timestamps=np.array([frame.timestamp for frame in frames]),
-            names=np.array([frame.name for frame in frames]),
-            c2w=np.stack([frame.c2w for frame in frames]),
-            K=np.stack([frame.K for frame in frames]),
-            size=np.stack([frame.size for frame in frames]),
-            to_original=np.stack([frame.to_original for frame in frames]),
-        )
+        columns = {column: np.stack([row[column] for row in rows]) for column in rows[0]}
+        np.savez(part, **columns)  # type: ignore[arg-type]
+
+
+def read_rows(path: Path, *names: str) -> list[Row]:
+    """The frames of a chunk; writing all of them again gives the same file. Raises `RunError` if it is damaged."""
+    chunk = read_chunk(path, *names)
+    # Copies, so that rows can be let go one by one.
+    return [{name: np.array(column[k]) for name, column in chunk.items()} for k in range(len(chunk["index"]))]
 
 
 def read_chunk(path: Path, *names: str) -> dict[str, npt.NDArray[np.generic]]:
-    """Some of a chunk's arrays; the others are not read. Raises `RunError` if the file is damaged."""
+    """Some of a chunk's arrays, or all; the others are not read. Raises `RunError` if the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as chunk:
-            return {name: chunk[name] for name in names}
+            return {name: chunk[name] for name in names or chunk.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} cannot be read ({error}); remove the file to use the rest of the run") from error

@@ -20,7 +20,6 @@ from threer.io.runs.layout import PackedPoints, State, StoredFrame
 from threer.types import Cameras, FloatArray, Trajectory
 
 _CHUNKS_IN_MEMORY = 2
-_LISTED = ("index", "timestamps", "names", "c2w", "K", "size", "to_original")
 _PIXELS = ("points", "offset", "scale", "conf", "colours")
 
 _EMPTY: dict[str, npt.NDArray[Any]] = {
@@ -50,9 +49,10 @@ class Scene:
         self._chunks = chunks
         self._loaded: OrderedDict[int, dict[str, npt.NDArray[Any]]] = OrderedDict()
 
-        listed = [layout.read_chunk(chunk, *_LISTED) for chunk in chunks]
+        listed = [layout.read_chunk(chunk, *layout.LISTED) for chunk in chunks]
         columns: dict[str, npt.NDArray[Any]] = {
-            name: np.concatenate([chunk[name] for chunk in listed]) if listed else _EMPTY[name] for name in _LISTED
+            name: np.concatenate([chunk[name] for chunk in listed]) if listed else _EMPTY[name]
+            for name in layout.LISTED
         }
         order = np.argsort(columns["index"], kind="stable")
         columns = {name: column[order] for name, column in columns.items()}

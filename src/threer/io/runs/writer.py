@@ -5,33 +5,48 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
 
 from threer.errors import RunError
-from threer.io.atomic import os_errors_as_run_errors, write_json
+from threer.io.atomic import os_errors_as_run_errors, remove_parts, write_json
 from threer.io.cameras import FrameCameras, write_cameras
 from threer.io.ply import write_ply
 from threer.io.runs import layout
-from threer.io.runs.layout import Precision, State, StoredFrame
+from threer.io.runs.layout import Precision, Row, State, StoredFrame
+from threer.io.runs.lock import RunLock, this_process
 from threer.io.runs.scene import Scene, read_run
 from threer.io.trajectory import write_tum
-from threer.types import Cameras, Update
+from threer.types import Cameras, Update, UpdateKind
 
 _CHUNK_BYTES = 64 << 20  # a chunk of large frames is closed early, so that it stays this small in memory
 _PRODUCTS = (layout.RUN, layout.REPORT, layout.CAMERAS, layout.TRAJECTORY, layout.POINTS, layout.PREVIEW)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a run was written at one moment.
+
+    chunks  complete chunk files
+    open    frames in the chunk after them
+    counts  updates of each kind
+    """
+
+    chunks: int = 0
+    open: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
 class RunWriter:
     """An `Observer` that keeps every final frame on disk; at most one chunk of frames is in memory.
 
-    The folder can be read at any time (`Scene.open`). After a crash all complete chunks are there; after
-    `finish`, everything.
+    The folder can be read at any time (`Scene.open`). After a crash all frames up to the latest full chunk or
+    `sync` are there; after `finish`, everything. The folder is locked until `finish` or `close`.
 
     settings      what the run is made with, for ``run.json``
     weights       name, hash and licence of the checkpoint, for ``run.json``
@@ -41,9 +56,12 @@ class RunWriter:
     cloud_budget  points in ``points.ply``
     keep          share of each frame's points that enters it
     overwrite     replace the run in ``out``, if there is one
+    resume        go on with the unfinished run in ``out`` from there. Frames on disk beyond it have to come
+                  again, and to come the same; until then they stay where they are.
 
-    Raises `RunError` if ``out`` holds a run (unless ``overwrite``) or files of someone else under the names of a
-    run, is no folder, or cannot be written. Files that no run wrote are never touched.
+    Raises `RunError` if ``out`` holds a run (unless ``overwrite`` or ``resume``) or files of someone else under the
+    names of a run, is no folder, cannot be written, or is being written by another process. Files that no run wrote
+    are never touched.
     """
 
     def __init__(
@@ -58,6 +76,7 @@ class RunWriter:
         cloud_budget: int = 2_000_000,
         keep: float = 0.7,
         overwrite: bool = False,
+        resume: Progress | None = None,
     ) -> None:
         if precision not in get_args(Precision):
             raise RunError(f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}")
@@ -66,13 +85,16 @@ class RunWriter:
         self.out = out = Path(out)
         self.precision: Precision = precision
         self.chunk, self.cloud_budget, self.keep = chunk, cloud_budget, keep
-        self._waiting: list[StoredFrame] = []
-        self._known: dict[int, StoredFrame] = {}  # by index, without pixels
+        self._waiting: list[Row] = []  # the open chunk
+        self._known: dict[int, Row] = {}  # by index, without pixels
+        self._ahead: dict[int, Row] = {}  # on disk from before `resume`, but not come again so far
+        self._rows_on_disk: dict[int, int] = {}  # of the open chunk and those after it
         self._chunks = 0
         self._counts = Counter(dict.fromkeys(("final", "failed", "dropped"), 0))
         self._run = {
             "format": layout.FORMAT,
             "state": "running",
+            "process": this_process(),
             "versions": {
                 "threer": version("threer"),
                 "torch": torch.__version__,
@@ -85,10 +107,31 @@ class RunWriter:
         }
         with os_errors_as_run_errors(out):
             out.mkdir(parents=True, exist_ok=True)
-            _make_room(out, overwrite)
-        write_json(out / layout.RUN, self._run)
-        with os_errors_as_run_errors(out):
-            (out / layout.FRAMES).mkdir(exist_ok=True)
+        _check_ours(out)
+        self._lock = RunLock(out)
+        try:
+            with os_errors_as_run_errors(out):
+                if resume is None:
+                    _make_room(out, overwrite)
+                (out / layout.FRAMES).mkdir(exist_ok=True)
+            remove_parts(out)
+            remove_parts(out / layout.FRAMES)
+            if resume is not None:
+                self._reopen(resume)
+            write_json(out / layout.RUN, self._run)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write the folder. What was not flushed by `finish` or `sync` is lost."""
+        self._lock.release()
 
     def on(self, update: Update) -> None:
         """Keep a final frame, or the fact that a frame failed or was dropped. Provisional points are not kept.
@@ -100,30 +143,40 @@ class RunWriter:
             raise ValueError("a run on disk cannot be corrected: send frames when they are final")
         if update.kind == "provisional":
             return
-        self._counts[update.kind] += 1
         if update.kind == "dropped":
+            self._counts["dropped"] += 1
             return
         frame = StoredFrame.from_update(update)
         if frame.index in self._known:
             raise ValueError(f"frame {frame.index} ({frame.name}) was final before")
-        if self._waiting and self._waiting[0].conf.shape != frame.conf.shape:
-            self._flush()
-        self._waiting.append(frame)
-        self._known[frame.index] = _without_pixels(frame)
+        self._counts[update.kind] += 1
+        if self._waiting and self._waiting[0]["conf"].shape != frame.conf.shape:
+            self._close_chunk()
+        row = layout.pack(frame, self.precision)
+        self._waiting.append(row)
+        self._known[frame.index] = {name: row[name] for name in layout.LISTED}
+        self._ahead.pop(frame.index, None)
         size = frame.points.nbytes + frame.conf.nbytes + frame.colours.nbytes
         if len(self._waiting) >= self.chunk or (len(self._waiting) + 1) * size > _CHUNK_BYTES:
-            self._flush()
+            self._close_chunk()
+
+    def sync(self) -> Progress:
+        """Bring every frame that came so far to disk; returns from where a later writer can `resume`."""
+        self._write_open_chunk()
+        return Progress(self._chunks, len(self._waiting), dict(self._counts))
 
     def finish(self, state: State, report: Mapping[str, Any]) -> Scene:
         """Write what is left: the last chunk, cameras, cloud and report. Gives the scene back.
 
         Raises `RunError` if the disk refuses; the chunks that are there stay as they are.
         """
-        self._flush()
+        self._write_open_chunk()
+        self._write_cameras()
         scene = Scene.open(self.out)
         cloud = scene.cloud(self.keep, self.cloud_budget)
         write_ply(self.out / layout.POINTS, cloud)
         found = int(scene.cameras.found.sum())
+        self._counts.update(_kind(row) for row in self._ahead.values())
         counts = {
             **self._counts,
             "cameras_found": found,
@@ -132,50 +185,95 @@ class RunWriter:
         }
         write_json(self.out / layout.REPORT, {**report, "state": state, "counts": counts})
         self._run["state"] = state
+        del self._run["process"]
         write_json(self.out / layout.RUN, self._run)
+        self.close()
         return Scene.open(self.out)
 
-    def _flush(self) -> None:
-        if self._waiting:
-            path = self.out / layout.FRAMES / f"{self._chunks:06d}.npz"
-            layout.write_chunk(path, self._waiting, self.precision)
-            self._chunks += 1
-            self._waiting.clear()
+    def _close_chunk(self) -> None:
+        self._write_open_chunk()
+        self._rows_on_disk.pop(self._chunks, None)
+        self._chunks += 1
+        self._waiting.clear()
         self._write_cameras()
 
+    def _write_open_chunk(self) -> None:
+        if len(self._waiting) > self._rows_on_disk.get(self._chunks, 0):
+            layout.write_chunk(self._chunk_path(self._chunks), self._waiting)
+            self._rows_on_disk[self._chunks] = len(self._waiting)
+
+    def _chunk_path(self, number: int) -> Path:
+        return self.out / layout.FRAMES / f"{number:06d}.npz"
+
+    def _reopen(self, progress: Progress) -> None:
+        """Take up the frames that count as written; remember which more there are."""
+        self._chunks = progress.chunks
+        self._counts.update(progress.counts)
+        for number in range(progress.chunks):
+            self._known |= _by_index(layout.read_rows(self._chunk_path(number), *layout.LISTED))
+        number = progress.chunks
+        while self._chunk_path(number).exists() or (number == progress.chunks and progress.open):
+            rows = layout.read_rows(self._chunk_path(number))
+            come = progress.open if number == progress.chunks else 0
+            if len(rows) < come:
+                raise RunError(
+                    f"{self._chunk_path(number)} has lost frames: the run cannot go on, overwrite it to start anew"
+                )
+            self._waiting += rows[:come]
+            self._known |= _by_index(rows[:come])
+            self._ahead |= _by_index(rows[come:], "conf")
+            self._rows_on_disk[number] = len(rows)
+            number += 1
+
     def _write_cameras(self) -> None:
-        frames = [self._known[index] for index in sorted(self._known)]
+        known = self._ahead | self._known
+        rows = [known[index] for index in sorted(known)]
         table = FrameCameras(
             Cameras(
-                np.array([frame.c2w for frame in frames]).reshape(-1, 4, 4),
-                np.array([frame.K for frame in frames]).reshape(-1, 3, 3),
-                np.array([frame.size for frame in frames], np.int64).reshape(-1, 2),
+                np.array([row["c2w"] for row in rows]).reshape(-1, 4, 4),
+                np.array([row["K"] for row in rows]).reshape(-1, 3, 3),
+                np.array([row["size"] for row in rows], np.int64).reshape(-1, 2),
             ),
-            tuple(frame.name for frame in frames),
-            np.array([frame.index for frame in frames], np.int64),
-            np.array([frame.timestamp for frame in frames]),
+            tuple(str(row["names"]) for row in rows),
+            np.array([row["index"] for row in rows], np.int64),
+            np.array([row["timestamps"] for row in rows], np.float64),
         )
         write_cameras(self.out / layout.CAMERAS, table)
         write_tum(self.out / layout.TRAJECTORY, table.trajectory)
 
 
-def _without_pixels(frame: StoredFrame) -> StoredFrame:
-    no_pixels = np.empty((0, 0), np.float32)  # not a slice, which would keep the pixels alive
-    return replace(frame, points=no_pixels[..., None], conf=no_pixels, colours=np.empty((0, 0, 3), np.uint8))
+def _by_index(rows: list[Row], *more: str) -> dict[int, Row]:
+    return {int(row["index"]): {name: row[name] for name in (*layout.LISTED, *more)} for row in rows}
+
+
+def _kind(row: Row) -> UpdateKind:
+    """What became of a frame on disk: failed ones are kept without a single point."""
+    return "final" if row["conf"].any() else "failed"
+
+
+def _present(out: Path) -> list[Path]:
+    """Files of a run in ``out``, or files that have their names; ``run.json`` first."""
+    chunks = sorted((out / layout.FRAMES).glob(layout.CHUNK_PATTERN))
+    resume = sorted(path for path in (out / layout.RESUME).glob("*") if path.is_file())
+    return [path for path in (*(out / name for name in _PRODUCTS), *chunks, *resume) if path.exists()]
+
+
+def _check_ours(out: Path) -> None:
+    if read_run(out) is None and (present := _present(out)):
+        raise RunError(f"{present[0]} is in the way and belongs to no run; choose another folder or move it")
 
 
 def _make_room(out: Path, overwrite: bool) -> None:
     """Make sure that a new run harms nothing; remove the old one if that is wanted."""
     run = read_run(out)
-    chunks = sorted((out / layout.FRAMES).glob(layout.CHUNK_PATTERN))
-    present = [path for path in (*(out / name for name in _PRODUCTS), *chunks) if path.exists()]
     if run is None:
-        if present:
-            raise RunError(f"{present[0]} is in the way and belongs to no run; choose another folder or move it")
         return
-    # A run that ended before its first chunk has nothing to lose.
-    if not overwrite and (run["state"] == "complete" or chunks):
-        raise RunError(f"{out} holds a run already ({run['state']}); choose another folder, or overwrite it")
+    # A run that ended before its first frame has nothing to lose.
+    holds_frames = any((out / layout.FRAMES).glob(layout.CHUNK_PATTERN))
+    if not overwrite and (run["state"] == "complete" or holds_frames):
+        raise RunError(
+            f"{out} holds a run already ({run['state']}); choose another folder, or resume or overwrite it"
+        )
     # run.json goes last: if this is cut off, what is left is still known as ours.
-    for path in reversed(present):
+    for path in reversed(_present(out)):
         path.unlink()
