@@ -22,12 +22,14 @@ from threer.io.runs.layout import PREVIEW
 from threer.io.sources import FrameSource, open_source, to_frame
 from threer.models import SLAM3R, load_model
 from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.live import LiveFeed
 from threer.pipelines.streaming import StreamingSession
 from threer.render.overview import overview
 from threer.render.pictures import save_png
 from threer.types import Checkpoint, FloatArray, Observer, Update
 
 PREVIEW_POINTS = 1_000_000
+TOO_SLOW = "frames come faster than they are reconstructed"
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ def reconstruct(
     observers  are told every update: points, confidence and camera of each final frame
     on_start   is told once what was chosen, before the first frame
 
-    Memory does not grow with the length of the video. When something stops the run, from a broken file to
-    Ctrl-C, the frames that were final by then are kept and the run is marked.
+    Memory does not grow with the length of the video. Of a live source, frames are left out evenly when they come
+    faster than they are reconstructed; observers are told of each, and the report counts them. When something stops
+    the run, from a broken file to Ctrl-C, the frames that were final by then are kept and the run is marked.
 
     Raises `SourceError`, `CheckpointError`, `ReconstructionError` or `RunError`, each with one plain line.
     """
@@ -113,10 +116,16 @@ def reconstruct(
             "torch_threads": torch.get_num_threads(),
         }
 
+    feed = LiveFeed(frames) if frames.live else None
+
+    def left_out() -> list[Update]:
+        return [Update("dropped", frame, message=TOO_SLOW) for frame in feed.dropped()] if feed else []
+
     try:
         with clock("reading"):
-            raw = next(iterator := iter(frames), None)
+            raw = next(iterator := iter(feed or frames), None)
         while raw is not None:
+            deliver(left_out())
             with clock("reading"):
                 frame = to_frame(raw, model.input)
             with clock("reconstruction"):
@@ -124,10 +133,13 @@ def reconstruct(
             deliver(updates)
             with clock("reading"):
                 raw = next(iterator, None)
+        deliver(left_out())
         with clock("reconstruction"):
             updates = session.finish()
         deliver(updates)
     except BaseException as error:  # whatever it is, what was final stays, and the caller hears of it
+        if feed:
+            feed.close()
         with suppress(RunError):
             writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
         raise
