@@ -41,6 +41,12 @@ def test_a_stamp_far_ahead_of_the_wall_clock_is_not_believed() -> None:
     assert times([(50, 3.0), (51, 4.0), (51.5, 95443.7), (52, 95444.0)]) == pytest.approx([0, 1.0, 1.5, 1.8])
 
 
+def test_a_stamp_that_repeats_costs_nothing_but_its_own_place() -> None:
+    got = times([(50, 3.0), (50.5, 3.5), (50.6, 3.5), (60, None), (61, 4.5)])
+    assert got == pytest.approx([0, 0.5, 0.501, 10, 11])
+    assert times([(50, 3.0), (50.5, 3.5), (50.6, 3.48), (51, 4.0)]) == pytest.approx([0, 0.5, 0.501, 1.0])
+
+
 STAMPS = st.one_of(st.none(), st.floats(-1e5, 1e5))
 
 

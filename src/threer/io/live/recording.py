@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from threer.config import SourceConfig
 from threer.errors import SourceError
 from threer.io.atomic import os_errors_as_run_errors
-from threer.io.frames import FrameSource, SkippedFrame, SourceKind
+from threer.io.frames import FrameSource, SkippedFrame, SourceKind, digest
 from threer.io.images import RGBImage
 from threer.io.live.timing import Pace
 
@@ -121,6 +121,9 @@ class Recording(FrameSource):
         self._entries = [(e, start <= e.seconds < end and pace.takes(e.seconds)) for e in entries]
         taken = sum(take for _, take in self._entries)
         self.expected = min(taken, config.max_frames or taken)
+
+    def fingerprint(self) -> str:
+        return digest(self._entries)
 
     def _pictures(self) -> Generator[tuple[float, str, RGBImage], None, None]:
         for video, entries in groupby(self._entries, key=lambda entry: entry[0].video):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import partial
@@ -39,12 +40,14 @@ class StreamSource(ReconnectingSource):
             has_end = container.size > 0 or bool(container.duration) or container.format.name == "hls"
             # Formats without times, such as the MJPEG of web cameras, get invented ones from the demuxer.
             has_times = not container.format.flags & _NO_TIMESTAMPS
+            # Seconds per stamp; frames that the decoder gives at the end do not know it themselves.
+            tick = (stream.time_base or Fraction(1, 1000)) if has_times else None
             packets = container.demux(stream)
             while True:
                 try:
                     packet = next(packets, None)
                 except av.FFmpegError as error:
-                    yield from self._sound(stream.decode(None), has_times)  # what the decoder still holds
+                    yield from self._sound(stream.decode(None), tick)  # what the decoder still holds
                     raise BrokenOffError(self._reason(error)) from error
                 if packet is None:
                     break
@@ -53,18 +56,16 @@ class StreamSource(ReconnectingSource):
                 except av.FFmpegError as error:
                     self._skip(self.name, str(error.strerror))
                     continue
-                yield from self._sound(frames, has_times)
+                yield from self._sound(frames, tick)
             if not has_end:
                 raise BrokenOffError("the sender closed the connection")
 
-    def _sound(self, frames: Iterable[VideoFrame], has_times: bool) -> Connection:
+    def _sound(self, frames: Iterable[VideoFrame], tick: Fraction | None) -> Connection:
         for frame in frames:
             if frame.is_corrupt:
                 self._skip(self.name, "damaged")
                 continue
-            stamp = None
-            if has_times and frame.pts is not None:
-                stamp = float(frame.pts * (frame.time_base or Fraction(1, 1000)))
+            stamp = None if tick is None or frame.pts is None else float(frame.pts * tick)
             yield stamp, partial(upright_picture, frame)
 
     def _open(self) -> InputContainer:
@@ -85,6 +86,8 @@ class StreamSource(ReconnectingSource):
             return f"nothing came for {self.config.timeout:g} s"
         if isinstance(error, av.InvalidDataError):
             return "what comes is not a stream that can be read"
+        if error.errno == errno.EIO:  # FFmpeg's word for an unknown host as well as for a lost one
+            return "the connection failed"
         return str(error.strerror)
 
 

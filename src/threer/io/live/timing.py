@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 TICK = 1e-3  # seconds between frames that claim the same moment
+HICCUP = 0.1  # seconds a single stamp may be back behind the frame before without meaning a new start
 JUMP = 10.0  # seconds a stream may be ahead of the wall clock from one frame to the next: nothing buffers more
 EARLY = 0.25  # of the interval between two frames taken: real cameras are not on time to the millisecond
 
@@ -30,17 +31,15 @@ class StreamClock:
         now = self._now()
         if self._start is None:
             self._start = self._arrival = now
-            seconds = 0.0
+            self.latest = -TICK
+        step = None if stamp is None or self._offset is None else stamp + self._offset - self.latest
+        if step is not None and -HICCUP < step <= now - self._arrival + JUMP:
+            self.latest += max(step, TICK)
         else:
-            seconds = max(now - self._start, self.latest + TICK)
-            if stamp is not None and self._offset is not None:
-                claimed = stamp + self._offset
-                if 0 < claimed - self.latest <= now - self._arrival + JUMP:
-                    seconds = claimed
-        if stamp is not None:
-            self._offset = seconds - stamp
-        self._arrival, self.latest = now, seconds
-        return seconds
+            self.latest = max(now - self._start, self.latest + TICK)
+            self._offset = self._offset if stamp is None else self.latest - stamp
+        self._arrival = now
+        return self.latest
 
 
 class Pace:
