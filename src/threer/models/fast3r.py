@@ -87,7 +87,7 @@ class Fast3R(Backbone):
         taps = [features if k == 0 else layers[k].split(lengths, dim=1) for k in self.taps]
         shapes = [shapes_of([view]) for view in views]
         predictions: dict[int, Prediction] = {}
-        for group in batches({i: self._kind(shape) for i, shape in enumerate(shapes)}, heads_at_once):
+        for group in batches({i: frozenset(map(tuple, s)) for i, s in enumerate(shapes)}, heads_at_once):
             chosen = [torch.cat([tap[i] for i in group]) for tap in taps]
             sizes = [size for i in group for size in shapes[i]]
             points = self._maps(self.global_head, chosen, sizes, len(group))
@@ -114,12 +114,6 @@ class Fast3R(Backbone):
         if int(ids.min()) < 0 or int(ids.max()) >= VIEW_CODES:
             raise ValueError(f"ids must lie in 0..{VIEW_CODES - 1}, got {int(ids.min())}..{int(ids.max())}")
         return ids.expand(batch, -1)
-
-    def _kind(self, shapes: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-        """Views of equal kind can share a batch of the heads."""
-        if self.config.landscape_maps:
-            shapes = [sorted(shape) for shape in shapes]
-        return tuple(sorted({tuple(shape) for shape in shapes}))
 
     def _maps(self, head: nn.Module, taps: list[Tensor], shapes: list[list[int]], views: int) -> list[Pointmap]:
         with torch.autocast(taps[0].device.type, enabled=False):
