@@ -65,21 +65,21 @@ def os_errors_as_run_errors(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Strictly valid JSON (null for numbers that are not finite), replaced atomically."""
-    text = json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(plain(content), indent=1, allow_nan=False, ensure_ascii=False)
     with replacing(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def _plain(value: Any) -> Any:
-    """The same in types that JSON has."""
+def plain(value: Any) -> Any:
+    """The same in types that JSON has; numbers that are not finite become None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

@@ -11,7 +11,7 @@ import numpy as np
 
 from threer.config import SourceConfig
 from threer.errors import SourceError
-from threer.io.frames import FrameSource, SkippedFrame
+from threer.io.frames import FrameSource, SkippedFrame, digest
 from threer.io.images import IMAGE_SUFFIXES, RGBImage, load_image
 
 IMAGES_LOOKED_FOR = "images are files that end in " + ", ".join(sorted(IMAGE_SUFFIXES))
@@ -58,6 +58,9 @@ class ImageFiles(FrameSource):
                 continue
             yield float(position), name, image
 
+    def fingerprint(self) -> str:
+        return digest(self.names, [_size(path) for path in self.paths])
+
     def _why_nothing(self) -> str:
         first = self.skipped[0].reason
         return (
@@ -65,6 +68,13 @@ class ImageFiles(FrameSource):
             if len(self.paths) == 1
             else f"none of {len(self.paths)} images in {self.name} can be read: {first}"
         )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None  # it will be skipped
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -39,6 +40,11 @@ class SkippedFrame:
 
     name: str
     reason: str
+
+
+def digest(*parts: object) -> str:
+    """A short text that differs when ``parts`` do."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def to_frame(raw: RawFrame, spec: InputSpec) -> Frame:
@@ -94,6 +100,10 @@ class FrameSource(ABC):
                     return
         if not taken and not self._stopped.is_set():
             raise SourceError(self._why_nothing())
+
+    def fingerprint(self) -> str | None:
+        """The same for the same frames, read again later; None if they cannot be read again."""
+        return None
 
     @abstractmethod
     def _pictures(self) -> Generator[tuple[float, str, RGBImage], None, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -21,12 +22,13 @@ from threer.config import SourceConfig
 from threer.errors import RunError, SourceError
 from threer.io.atomic import replacing
 from threer.io.folders import IMAGES_LOOKED_FOR, VIDEO_SUFFIXES
-from threer.io.frames import FrameSource, SkippedFrame
+from threer.io.frames import FrameSource, SkippedFrame, digest
 from threer.io.images import RGBImage
 
 T = TypeVar("T")
 
 _WRITABLE_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi"})
+_END_BYTES = 1 << 20  # of each end of a file, to know it again
 _CLOCK_SLACK = 1e-4  # seconds: timestamps are multiples of the container's own tick, so sums are off by less
 
 
@@ -153,6 +155,19 @@ class VideoFile(FrameSource):
 
     def _frame_name(self, time: float) -> str:
         return f"{self.path.name}@{time:.3f}s"
+
+    def fingerprint(self) -> str:
+        """Of the file's size and both its ends, so that a copy is known as the same."""
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                ends = []
+                for start in (0, max(0, size - _END_BYTES)):
+                    file.seek(start)
+                    ends.append(file.read(_END_BYTES))
+        except OSError as error:
+            raise SourceError(f"cannot read {self.path}: {error.strerror}") from None
+        return digest(size, ends)
 
     def _why_nothing(self) -> str:
         if self.skipped:

@@ -58,6 +58,7 @@ class RunWriter:
     overwrite     replace the run in ``out``, if there is one
     resume        go on with the unfinished run in ``out`` from there. Frames on disk beyond it have to come
                   again, and to come the same; until then they stay where they are.
+    lock          of `lock_folder`, if the folder is locked already
 
     Raises `RunError` if ``out`` holds a run (unless ``overwrite`` or ``resume``) or files of someone else under the
     names of a run, is no folder, cannot be written, or is being written by another process. Files that no run wrote
@@ -77,6 +78,7 @@ class RunWriter:
         keep: float = 0.7,
         overwrite: bool = False,
         resume: Progress | None = None,
+        lock: RunLock | None = None,
     ) -> None:
         if precision not in get_args(Precision):
             raise RunError(f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}")
@@ -105,10 +107,7 @@ class RunWriter:
             "settings": settings,
             "store": {"precision": precision, "chunk": chunk, "cloud_budget": cloud_budget, "keep": keep},
         }
-        with os_errors_as_run_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-        _check_ours(out)
-        self._lock = RunLock(out)
+        self._lock = lock or lock_folder(out)
         try:
             with os_errors_as_run_errors(out):
                 if resume is None:
@@ -258,9 +257,16 @@ def _present(out: Path) -> list[Path]:
     return [path for path in (*(out / name for name in _PRODUCTS), *chunks, *resume) if path.exists()]
 
 
-def _check_ours(out: Path) -> None:
+def lock_folder(out: Path) -> RunLock:
+    """Make ``out`` if it is not there and keep other writers away.
+
+    Raises `RunError` if it cannot be made, holds files of someone else, or is being written by another process.
+    """
+    with os_errors_as_run_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     if read_run(out) is None and (present := _present(out)):
         raise RunError(f"{present[0]} is in the way and belongs to no run; choose another folder or move it")
+    return RunLock(out)
 
 
 def _make_room(out: Path, overwrite: bool) -> None:
