@@ -156,6 +156,7 @@ def test_without_record_nothing_is_written(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, mode: str, **settings: object) -> object:
         return open("/dev/full", "wb", buffering=0) if path.suffix == ".nut" else open(path, mode, **settings)  # type: ignore[call-overload]

@@ -25,15 +25,13 @@ PATIENCE = 2.0  # seconds for which a file that has stopped growing but cannot b
 class _Pending:
     """A file that is not taken yet.
 
-    appeared  when it was first seen
-    state     size and time of change as last seen
-    since     when it became so
-    reason    why it cannot be read as it is
+    state   size and time of change (ns) as last seen
+    since   when it became so
+    reason  why it cannot be read as it is
     """
 
     path: Path
-    appeared: float
-    state: tuple[int, int] | None = None
+    state: tuple[int, int] = (-1, -1)
     since: float = 0.0
     reason: str = ""
 
@@ -50,9 +48,12 @@ class WatchedFolder(LiveSource):
     """Images of a folder as they appear, those already there first; among those found together in natural order.
 
     A file is taken when it has stopped changing and can be decoded; until then it holds up those behind it, but not
-    for long. Its timestamp is the moment at which it appeared. Every file is taken, whatever ``fps`` says. The
-    folder has ended when a file named ``.end`` is in it, or when nothing came for ``idle`` seconds.
+    for long. Its timestamp is the moment at which it was last written, in seconds after the first. Every file is
+    taken, whatever ``fps`` says. The folder has ended when a file named ``.end`` is in it, or when nothing came for
+    ``idle`` seconds.
     """
+
+    live = False  # files wait until they are read
 
     kind = "images"
 
@@ -73,7 +74,7 @@ class WatchedFolder(LiveSource):
     def _arrivals(self) -> Generator[Arrival, None, None]:
         self._waiting.clear()
         seen: set[str] = set()
-        begun, latest = 0.0, -TICK
+        begun, latest = 0, -TICK
         news = self._now()
         while not self._stopped.is_set():
             ending = (self.folder / END_MARK).exists()  # asked first: what was written before it is found below
@@ -84,8 +85,9 @@ class WatchedFolder(LiveSource):
                 ending = True
             for file in list(self._waiting):
                 if (picture := self._whole(file)) is not None:
-                    begun = file.appeared if latest < 0 else begun
-                    latest = max(file.appeared - begun, latest + TICK)
+                    written = file.state[1]
+                    begun = written if latest < 0 else begun
+                    latest = max((written - begun) / 1e9, latest + TICK)
                     yield latest, file.path.name, picture
                     news = self._now()
                 news = max(news, file.since)
@@ -103,7 +105,7 @@ class WatchedFolder(LiveSource):
         with os.scandir(self.folder) as entries:
             names = [e.name for e in entries if e.name not in seen and is_image_name(Path(e.name)) and e.is_file()]
         seen.update(names)
-        return [_Pending(path, self._now()) for path in natural_order(self.folder / name for name in names)]
+        return [_Pending(path) for path in natural_order(self.folder / name for name in names)]
 
     def _whole(self, file: _Pending) -> Callable[[], RGBImage] | None:
         """The picture of a file that is complete; it then waits no longer."""
