@@ -39,13 +39,14 @@ def test_whatever_came_after_the_save_is_neither_lost_nor_doubled(tmp_path: Path
 
     begin = progress.chunks * 4 + progress.open
     assert begin == (saved if saved < cut else 0)
-    with RunWriter(tmp_path / "run", {}, chunk=4, resume=progress) as writer:
-        for index in range(begin, 11):
-            writer.on(make_update(index))
-            if index == begin:
-                writer.sync()
-                assert len(Scene.open(tmp_path / "run")) >= max(on_disk, index + 1), "nothing on disk is given up"
-        scene = writer.finish("complete", {})
+    writer = RunWriter(tmp_path / "run", {}, chunk=4, resume=progress)
+    for index in range(begin, 11):
+        assert len(writer) == index
+        writer.on(make_update(index))
+        if index == begin:
+            writer.sync()
+            assert len(Scene.open(tmp_path / "run")) >= max(on_disk, index + 1), "nothing on disk is given up"
+    scene = writer.finish("complete", {})
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
     assert scene.report["counts"] == whole.report["counts"]
 

@@ -2,6 +2,6 @@
 
 from threer.io.runs.layout import StoredFrame
 from threer.io.runs.scene import Scene
-from threer.io.runs.writer import Progress, RunWriter
+from threer.io.runs.writer import Progress, RunWriter, lock_folder
 
-__all__ = ["Progress", "RunWriter", "Scene", "StoredFrame"]
+__all__ = ["Progress", "RunWriter", "Scene", "StoredFrame", "lock_folder"]

@@ -35,6 +35,12 @@ class RunLock:
             except Timeout:
                 raise RunError(f"{folder} is being written by {_holder(folder)}; wait for it, or stop it") from None
 
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         self._lock.release()
 

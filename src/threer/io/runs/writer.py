@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -122,11 +122,9 @@ class RunWriter:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __len__(self) -> int:
+        """Frames that came so far, those of before `resume` included."""
+        return len(self._known)
 
     def close(self) -> None:
         """Let others write the folder. What was not flushed by `finish` or `sync` is lost."""
