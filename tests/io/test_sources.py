@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from threer.config import InputSpec, SourceConfig
-from threer.errors import SourceError
+from threer.config import InputSpec, ReconstructConfig, SourceConfig
+from threer.errors import SourceError, ThreerError
 from threer.io.folders import numbered_like_a_sequence
 from threer.io.sources import open_source, to_frame
 from threer.io.video import write_video
@@ -200,3 +201,14 @@ def test_to_frame_keeps_what_the_picture_knows(tmp_path: Path) -> None:
     assert (frame.index, frame.timestamp, frame.name) == (0, 0.0, "a.png")
     assert frame.original_size == (64, 40)
     np.testing.assert_allclose(frame.to_original @ [15.5, 15.5, 1], [31.5, 19.5], atol=1)
+
+
+@pytest.mark.parametrize("wrong", [{"idle": 0}, {"timeout": -1}, {"reconnects": -1}, {"fps": 0}, {"max_frames": 0}])
+def test_settings_that_cannot_be_meant(wrong: dict[str, float]) -> None:
+    with pytest.raises(ThreerError, match=f"^{next(iter(wrong))} must "):
+        SourceConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_settings_of_a_run_hold_those_of_its_source(tmp_path: Path) -> None:
+    wanted = SourceConfig(fps=3, start=1, end=9, max_frames=7, idle=5, timeout=2, reconnects=1, record=tmp_path)
+    assert ReconstructConfig(**dataclasses.asdict(wanted)).frames() == wanted

@@ -22,7 +22,7 @@ def open_live(
 
     watch:FOLDER                                  images as they appear in a folder
     camera:0                                      a camera of this machine
-    http:// https:// rtsp:// rtmp:// udp:// srt://  a stream
+    http:// https:// rtsp:// rtmp:// udp://  a stream
 
     Nothing is connected before the source is iterated. Raises `SourceError` for a name that cannot be meant.
     """

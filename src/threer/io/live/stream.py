@@ -1,4 +1,4 @@
-"""Network streams, by PyAV: HTTP (MPEG-TS, HLS, MJPEG, …), RTSP, RTMP, SRT and UDP, with the sender's own times."""
+"""Network streams, by PyAV: HTTP (MPEG-TS, HLS, MJPEG, …), RTSP, RTMP and UDP, with the sender's own times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from threer.io.frames import SkippedFrame
 from threer.io.live.reconnecting import BrokenOffError, Connection, ReconnectingSource
 from threer.io.video import upright_picture
 
-STREAM_SCHEMES = ("http", "https", "rtsp", "rtmp", "srt", "udp")
+STREAM_SCHEMES = ("http", "https", "rtsp", "rtmp", "udp")
 
 _NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
 
