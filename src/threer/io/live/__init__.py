@@ -20,8 +20,8 @@ def open_live(
 ) -> FrameSource | None:
     """The live source that ``source`` names, or None if it names none: a file, a folder, a pattern.
 
-    watch:FOLDER                                  images as they appear in a folder
-    camera:0                                      a camera of this machine
+    watch:FOLDER                             images as they appear in a folder
+    camera:0                                 a camera of this machine
     http:// https:// rtsp:// rtmp:// udp://  a stream
 
     Nothing is connected before the source is iterated. Raises `SourceError` for a name that cannot be meant.
