@@ -2,9 +2,9 @@
 
     python benchmarks/office.py [--weights slam3r-mini] [--folder ../shared/data/office] [--out out/office]
 
-Prints a Markdown table: depth in each frame's own camera (median-scaled per frame), camera error and cloud distances after
-a similarity per segment of 60 frames, beside a constant depth and the mean training pointmap on a straight path at constant
-speed. A camera error near the straight path's is no tracking.
+Prints a Markdown table: depth in each frame's own camera (median-scaled per frame), camera error and cloud
+distances after a similarity per segment of 60 frames, beside a constant depth and the mean training pointmap on a
+straight path at constant speed. A camera error near the straight path's is no tracking.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from threer.config import ReconstructConfig, StreamingConfig
 from threer.errors import ThreerError
 from threer.evaluation.scores import Collector, Truth, score_run, score_table
 from threer.io.atomic import write_json
-from threer.models.registry import packaged_weights
+from threer.models.registry import packaged_folder
 from threer.pipelines.reconstruct import reconstruct
 from threer.training.validation import load_mean_pointmap
 
@@ -47,7 +47,7 @@ def main() -> int:
     collector = Collector()
     scene = reconstruct(args.folder / "color", args.out, config, observers=[collector])
     truth = Truth(np.nan_to_num(np.stack([walk.depth(i) for i in range(len(walk))])), walk.c2w, K)
-    scores = score_run(collector, truth, load_mean_pointmap(packaged_weights("slam3r-mini")).numpy())
+    scores = score_run(collector, truth, load_mean_pointmap(packaged_folder() / "slam3r-mini").numpy())
     write_json(args.out / "scores.json", {"weights": args.weights, "scores": scores, "report": scene.report})
     seconds = scene.report["seconds"]["total"]
     print(score_table(scores))

@@ -111,8 +111,18 @@ class StreamingConfig:
     buffer_min_conf: float = 0.5
     """A segment's best frame enters the buffer only if its mean registered confidence is at least this share
     of the running median (quirk S18); 0 accepts all."""
-    retrieval_queries: Literal["one", "every_second"] = "one"
-    """Frames of a round that vote in retrieval."""
+    anchors: int = 0
+    """Scene frames, spread over the whole stream from the first frame on, that never leave the buffer."""
+    track_min_conf: float = 0.3
+    """A frame whose normalised registered confidence is below this share of the usual is reported as failed and
+    becomes no reference (quirk S18); 0 accepts all."""
+    lost_after: int = 5
+    """Tracking is lost when so many frames in a row failed; the whole buffer is searched then."""
+    duplicate_tolerance: float = 0.02
+    """A picture of which no 8×8 block's mean colour (0..1) differs by more from the last new one takes over its
+    result; 0 treats every frame as new."""
+    retrieval_queries: Literal["one", "every_second"] = "every_second"
+    """Frames of a round that vote in retrieval: `one` is cheaper, and mostly chooses the same scene frames."""
     encode_batch: int = 10
     """Frames encoded together."""
     deadline: int | None = None
@@ -133,6 +143,8 @@ class StreamingConfig:
             ("interval", 1),
             ("stride_max", 1),
             ("encode_batch", 1),
+            ("lost_after", 1),
+            ("anchors", 0),
         ):
             if getattr(self, name) < least:
                 raise ThreerError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -144,6 +156,12 @@ class StreamingConfig:
             raise ThreerError(
                 f"buffer_size {self.buffer_size} is smaller than init_frames {self.init_frames}; "
                 "give a larger buffer, or 0 for no limit"
+            )
+
+        if 0 < self.buffer_size <= self.anchors:
+            raise ThreerError(
+                f"anchors ({self.anchors}) must be fewer than buffer_size ({self.buffer_size}): something must be "
+                "able to leave the buffer"
             )
 
     @classmethod
@@ -159,9 +177,62 @@ class StreamingConfig:
             mask_references=False,
             init_confidence="ratio",
             buffer_min_conf=0.0,
-            retrieval_queries="every_second",
+            track_min_conf=0.0,
+            duplicate_tolerance=0.0,
         )
         return dataclasses.replace(official, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """Settings of CUT3R on a stream."""
+
+    reset_every: int | None = None
+    """Frames after which the state begins anew, its poses going on from the last one; None keeps one state for all.
+    CUT3R was trained on up to 64 frames and gets worse beyond some hundreds: 64 to 100 suit long videos."""
+    second_pass: bool = False
+    """Show all frames again to the state that has seen them all: better points, for twice the time. Until then they
+    are provisional. The source must be one that can be read twice."""
+    poses: Literal["head", "alignment"] = "head"
+    """Poses from the pose head, or from fitting each frame's own points to its world points."""
+    points: Literal["local", "world"] = "local"
+    """Points of a frame: its own ones, moved by its pose (sharper), or those of the world head."""
+
+    def __post_init__(self) -> None:
+        if self.reset_every is not None and self.reset_every < 2:
+            raise ThreerError(
+                f"reset_every must be None or at least 2 frames (one is shared), got {self.reset_every}"
+            )
+        if self.second_pass and self.reset_every is not None:
+            raise ThreerError(
+                "second_pass needs one state that has seen all frames, and reset_every begins new ones: give one of "
+                "them"
+            )
+        for name, known in (("poses", ("head", "alignment")), ("points", ("local", "world"))):
+            if getattr(self, name) not in known:
+                raise ThreerError(f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """Settings of Fast3R: all photos in one forward pass."""
+
+    id_seed: int = 42
+    """Draws the ids by which the network tells photos apart; with equal ones the result is the same."""
+    align_quantile: float = 0.85
+    """Each photo's own points are fitted to its points in the first photo's frame where these are most confident:
+    above this quantile."""
+    encode_at_once: int = 8
+    """Photos in one batch of the encoder. Bounds the memory, does not change results."""
+    heads_at_once: int = 4
+    """Photos in one batch of the heads. Bounds the memory, does not change results."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.align_quantile < 1:
+            raise ThreerError(f"align_quantile must be at least 0 and below 1, got {self.align_quantile}")
+        for name in ("encode_at_once", "heads_at_once"):
+            if getattr(self, name) < 1:
+                raise ThreerError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -171,11 +242,11 @@ class ReconstructConfig(SourceConfig):
     fps: float | None = 5.0
     """Frames per second to take from a video, camera or stream; None takes every frame. Of image files every one
     is taken."""
-    method: Literal["auto", "slam3r"] = "auto"
-    """Which system reconstructs; `auto` chooses by the source and says why."""
-    weights: str = "slam3r"
-    """Which weights: `slam3r` (the published ones if they are on disk, else the packaged `slam3r-mini`),
-    `slam3r-mini`, `slam3r@hub` (downloads), a file or a folder."""
+    method: Literal["auto", "slam3r", "cut3r", "fast3r", "dust3r"] = "auto"
+    """Which system reconstructs; `auto` goes by the weights if they are given, else by the source, and says why."""
+    weights: str | None = None
+    """Which weights: a name of `threer models list`, `NAME@hub` (downloads), a file or a folder. None takes those
+    named like the method: the published ones if they are on disk, else the packaged ones."""
     intrinsics: tuple[float, float, float, float] | None = None
     """Known fx, fy, cx, cy in original pixels (pixel centres at integers); estimated when not given."""
     device: str = "auto"
@@ -186,12 +257,21 @@ class ReconstructConfig(SourceConfig):
     """Share of each frame's points, by confidence, that goes into the cloud."""
     overwrite: bool = False
     """Replace a finished run in the output folder."""
+    resume: bool = False
+    """Go on with an unfinished run in the output folder, as if it had never stopped; begin if there is none."""
+    save_every: float | None = 5.0
+    """Seconds between two saves of what `resume` needs; None saves nothing, and a resumed run begins anew."""
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.keep <= 1:
             raise ThreerError(f"keep must be above 0 and at most 1, got {self.keep}")
+        if self.resume and self.overwrite:
+            raise ThreerError("resume goes on with a run and overwrite throws it away: give one of them")
+        if self.save_every is not None and not self.save_every >= 0:
+            raise ThreerError(f"save_every must be at least 0 seconds, or None, got {self.save_every}")
 
     def frames(self) -> SourceConfig:
         return SourceConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SourceConfig)})
