@@ -134,10 +134,7 @@ class Networks:
         scores: list[float] | None = None
         chosen = list(range(len(candidates)))
         if len(candidates) > self._config.scene_frames:
-            key = self._stack(queries)
-            views = [self._stack([candidate] * len(queries)) for candidate in candidates]
-            patches = self._model.affinity(key, views)  # [V, Q, N]
-            chosen, scores = best_by_score(patches, self._config.scene_frames)
+            chosen, scores = self._best(queries, candidates, self._config.scene_frames)
         self._tell(
             kind="retrieve",
             buffer_frames=[k.index for k in candidates],
@@ -147,6 +144,19 @@ class Networks:
             mean_scores=scores,
         )
         return [candidates[i] for i in chosen]
+
+    def ranked(self, query: Keyframe, candidates: Sequence[Keyframe]) -> list[Keyframe]:
+        """All ``candidates``, those first that overlap the ``query`` most."""
+        chosen, _ = self._best([query], candidates, len(candidates))
+        return [candidates[i] for i in chosen]
+
+    def _best(
+        self, queries: Sequence[Keyframe], candidates: Sequence[Keyframe], count: int
+    ) -> tuple[list[int], list[float]]:
+        key = self._stack(queries)
+        views = [self._stack([candidate] * len(queries)) for candidate in candidates]
+        patches = self._model.affinity(key, views)  # [V, Q, N]
+        return best_by_score(patches, count)
 
     def _stack(self, keyframes: Sequence[Keyframe], points: list[Tensor] | None = None) -> View:
         return stack_views(list(keyframes), points, dtype=self._dtype)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from threer.pipelines.streaming.networks import Networks
 from threer.pipelines.streaming.schedule import Schedule
-from threer.pipelines.streaming.state import Keyframe
+from threer.pipelines.streaming.state import Keyframe, distinct
 
 
 class Previewer:
@@ -31,14 +31,16 @@ class Previewer:
         return frames
 
     def drafts(
-        self, frames: range, count: int, keyframes: Mapping[int, Keyframe], buffer: Sequence[Keyframe]
+        self, frames: Sequence[int], count: int, keyframes: Mapping[int, Keyframe], buffer: Sequence[Keyframe]
     ) -> list[Keyframe]:
         """Registered stand-ins for ``frames``; all frames that came in must have their tokens."""
+        if not frames:
+            return []
         drafts = [dataclasses.replace(keyframes[i]) for i in frames]
         windows = []
         for draft in drafts:
             around = self._schedule.neighbours(draft.index, count)
-            windows.append([draft] + [keyframes[i] for i in around if i in keyframes])
+            windows.append(distinct([draft] + [keyframes[i] for i in around if i in keyframes]))
         self._networks.localize(windows)
         scene = self._networks.retrieve([drafts[len(drafts) // 2]], buffer)
         self._networks.register(scene, drafts)

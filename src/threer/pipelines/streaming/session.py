@@ -7,7 +7,9 @@ buffer segments and the buffer itself are kept.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 
@@ -24,8 +26,11 @@ from threer.pipelines.streaming.bootstrap import (
 from threer.pipelines.streaming.buffer import SceneBuffer
 from threer.pipelines.streaming.networks import Networks, StreamingModel
 from threer.pipelines.streaming.preview import Previewer
+from threer.pipelines.streaming.registration import localize, register_round, why_unusable
 from threer.pipelines.streaming.schedule import Schedule
-from threer.pipelines.streaming.state import Draws, Keyframe, Trace
+from threer.pipelines.streaming.state import Draws, Keyframe, Trace, distinct
+from threer.pipelines.streaming.tracking import Tracking
+from threer.pipelines.streaming.twins import Twins
 from threer.types import Frame, Pointmap, Update, UpdateKind
 
 
@@ -38,6 +43,9 @@ class StreamingSession:
 
     With a `deadline` a frame comes out twice: provisional, from the neighbours that are there so many frames
     after it, and final as above, with the next version number. Finals do not depend on it.
+
+    A frame that repeats the picture before it takes over that one's result. Frames that show nothing known come
+    out as failed.
 
     tracker  finds a camera for each final frame; None leaves cameras out
     trace    is told every decision as a small dict: random draws, windows, retrievals, registrations
@@ -62,6 +70,11 @@ class StreamingSession:
         self._buffer: SceneBuffer | None = None
         self._schedule: Schedule | None = None
         self._previewer: Previewer | None = None
+        self._tracking: Tracking | None = None
+        self._twins = Twins(self.config.duplicate_tolerance)
+        self._final_twin: Update | None = None  # the latest final update, while its picture is repeated
+        self._shown: tuple[int, Update] | None = None  # the latest preview of a new picture
+        self._duplicates = 0
         self._count = 0  # frames pushed
         self._next = 0  # first frame that is not final
         self._ended = False
@@ -70,6 +83,16 @@ class StreamingSession:
     def alive(self) -> int:
         """Frames of which anything is kept: those in reach, in open segments and in the buffer."""
         return len(self._keyframes)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What happened on the way: stride, repeated frames, how often tracking was lost and found again."""
+        return {
+            "stride": self.stride,
+            "duplicates": self._duplicates,
+            "tracking_lost": self._tracking.losses if self._tracking else 0,
+            "tracking_found_again": self._tracking.recoveries if self._tracking else 0,
+        }
 
     def push(self, frame: Frame) -> list[Update]:
         """Take the next frame; returns the updates of the frames that became final."""
@@ -83,7 +106,8 @@ class StreamingSession:
                 f"frame {self._count} ({frame.name}) is {width}×{height} after preparation, the first was {w}×{h}; "
                 "SLAM3R needs frames of one size"
             )
-        self._keyframes[self._count] = Keyframe(self._count, frame, (height, width))
+        twin = self._twins.of(frame, self._count)
+        self._keyframes[self._count] = Keyframe(self._count, frame, (height, width), twin=twin)
         self._count += 1
         return self._run()
 
@@ -146,6 +170,8 @@ class StreamingSession:
             [self._keyframes[i * stride] for i in range(size)], self._networks, self.config, self._trace
         )
         last = start.keyframes[-1].index
+        for i in range(last + 1):
+            self._keyframes[i].twin = None  # nothing is known yet that could be taken over
         between = [self._keyframes[i] for i in range(last) if i % stride]
         if self.config.init_confidence == "register":
             rate_by_registration(start, self._networks)
@@ -157,6 +183,10 @@ class StreamingSession:
                 keyframe.register(world)
         if self.config.init_confidence == "ratio":
             rate_by_ratio(start, between)
+        self._tracking = Tracking(self.config, start.keyframes)
+        for keyframe in between:
+            keyframe.failure = keyframe.failure or self._tracking.doubt(keyframe)
+            self._tracking.note(keyframe)
         self._buffer = SceneBuffer(self.config, self._draws, stride, start.keyframes)
         self._schedule = Schedule.of(self.config, stride)
         if self.config.deadline is not None:
@@ -177,50 +207,52 @@ class StreamingSession:
 
     def _register_round(self, keys: list[Keyframe]) -> Iterator[Update]:
         assert self._buffer is not None
+        assert self._tracking is not None
         self._encode(self._keyframes.values())
-        self._localize(keys)
-        vote = self.config.retrieval_queries == "every_second"
-        queries = keys[::2] if vote else [keys[len(keys) // 2]]
-        scene = self._networks.retrieve(queries, self._buffer.keyframes)
-        self._networks.register(scene, keys)
+        new = [k for k in keys if k.twin is None]
+        if new:
+            self._localize(new)
+            register_round(new, self._buffer.keyframes, self._networks, self.config, self._tracking)
         upto = keys[-1].index + 1
         self._buffer.consider(upto, self._keyframes)
         yield from self._emit(range(keys[0].index, upto))
 
     def _preview(self, previewer: Previewer) -> Iterator[Update]:
         assert self._buffer is not None
+        assert self._tracking is not None
         while frames := previewer.due(self._next, self._count):
             self._encode(self._keyframes.values())
-            for draft in previewer.drafts(frames, self._count, self._keyframes, self._buffer.keyframes):
-                if self._fails(draft):
-                    continue  # may still come out well: only the complete window tells
-                yield self._update(draft, "provisional")
-                self._keyframes[draft.index].version += 1
+            new = [i for i in frames if self._keyframes[i].twin is None]
+            drafts = previewer.drafts(new, self._count, self._keyframes, self._buffer.keyframes)
+            previews = {
+                draft.index: self._update(draft, "provisional")
+                for draft in drafts
+                # What fails may still come out well: only the complete window tells.
+                if not why_unusable(draft, self.config) and not self._tracking.doubt(draft)
+            }
+            for keyframe in (self._keyframes[i] for i in frames):
+                if keyframe.index in previews:
+                    self._shown = keyframe.index, previews[keyframe.index]
+                elif self._shown is None or self._shown[0] != keyframe.twin:
+                    continue
+                assert keyframe.frame is not None
+                yield dataclasses.replace(self._shown[1], frame=keyframe.frame, version=keyframe.version)
+                keyframe.version += 1
 
     # Steps ----------------------------------------------------------------------------------------------------
 
     def _encode(self, keyframes: Iterable[Keyframe]) -> None:
-        self._networks.encode([k for k in keyframes if k.tokens is None])
+        missing = [k for k in keyframes if k.tokens is None]
+        begun = self._buffer is not None
+        self._networks.encode([k for k in missing if not (begun and k.twin is not None)])
+        for keyframe in missing:
+            if keyframe.tokens is None:  # the picture of the frame before, or what that one repeats
+                keyframe.tokens = self._keyframes[keyframe.index - 1].tokens
 
     def _localize(self, keys: list[Keyframe]) -> None:
         assert self.stride is not None
-        if not keys:
-            return
-        self._networks.localize(
-            [
-                [self._keyframes[i] for i in window(k.index, self.stride, self.config.radius, self._count)]
-                for k in keys
-            ]
-        )
-        for key in keys:
-            key.failure = self._fails(key)
-
-    def _fails(self, keyframe: Keyframe) -> str:
-        """Why this localized frame cannot be registered, or nothing."""
-        assert keyframe.local is not None
-        if self.config.preset == "parity" or (keyframe.local.conf > self.config.point_conf).any():
-            return ""
-        return f"no point is more confident than {self.config.point_conf}"
+        windows = [window(key.index, self.stride, self.config.radius, self._count) for key in keys]
+        localize([distinct([self._keyframes[i] for i in w]) for w in windows], self._networks, self.config)
 
     def _emit(self, indices: range) -> Iterator[Update]:
         """Final updates of registered frames; lets go of everything that is not needed any more."""
@@ -231,13 +263,23 @@ class StreamingSession:
                     self._tracker.observe(keyframe.local)
         updates = [self._final(keyframe) for keyframe in ready]
         self._next = indices.stop
+        following = self._keyframes.get(self._next)
+        if following is not None and following.twin is None:
+            self._final_twin = None
         self._forget()
         for keyframe in ready:
             keyframe.pack(self._networks.storage)
         yield from updates
 
     def _final(self, keyframe: Keyframe) -> Update:
-        update = self._update(keyframe, "failed" if keyframe.failure else "final")
+        if keyframe.twin is None:
+            update = self._update(keyframe, "failed" if keyframe.failure else "final")
+            self._final_twin = update
+        else:
+            assert self._final_twin is not None
+            assert keyframe.frame is not None
+            update = dataclasses.replace(self._final_twin, frame=keyframe.frame, version=keyframe.version)
+            self._duplicates += 1
         keyframe.frame = keyframe.local = None
         return update
 
@@ -258,7 +300,7 @@ class StreamingSession:
             local=None if local is None else _to_cpu(local),
             c2w=c2w,
             K=K,
-            message=keyframe.failure,
+            message=keyframe.failure or keyframe.note,
         )
 
     def _forget(self) -> None:

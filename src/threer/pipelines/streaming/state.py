@@ -32,6 +32,8 @@ class Keyframe:
     local_conf  mean confidence of `local`
     world_conf  mean confidence of `world`
     failure     why the frame could not be reconstructed, or nothing
+    note        what else is to be said about it
+    twin        the earlier frame that this one repeats; it takes over that one's results
     version     how many updates with points of this frame went out
     """
 
@@ -44,6 +46,8 @@ class Keyframe:
     local_conf: float = 0.0
     world_conf: float = 0.0
     failure: str = ""
+    note: str = ""
+    twin: int | None = None
     version: int = 0
 
     def register(self, world: Pointmap) -> None:
@@ -54,6 +58,11 @@ class Keyframe:
         self.local = local
         self.local_conf = float(local.conf.mean())
 
+    @property
+    def origin(self) -> int:
+        """The frame whose picture this is."""
+        return self.index if self.twin is None else self.twin
+
     def pack(self, storage: torch.dtype) -> None:
         """Keep the registered map in the precision ``storage``."""
         if self.world is not None and self.world.xyz.dtype != storage:
@@ -63,6 +72,13 @@ class Keyframe:
     def score(self) -> float:
         """How good a scene frame it would make (pipelines.md section 1.10)."""
         return normalized(self.world_conf) * normalized(self.local_conf)
+
+
+def distinct(window: list[Keyframe]) -> list[Keyframe]:
+    """The frames of a window without repetitions, of which it keeps one only if nothing else is left."""
+    different = {keyframe.origin: keyframe for keyframe in reversed(window)}
+    kept = [keyframe for keyframe in window if different[keyframe.origin] is keyframe]
+    return kept if len(kept) > 1 else window[:2]
 
 
 def packed(values: Tensor, storage: torch.dtype) -> Tensor:
