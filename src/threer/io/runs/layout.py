@@ -23,6 +23,7 @@ CAMERAS = "cameras.json"
 TRAJECTORY = "trajectory.tum"
 POINTS = "points.ply"
 PREVIEW = "preview.png"
+MODEL_STATE = "state.safetensors"  # what a recurrent network remembers of the scene
 FRAMES = "frames"
 RESUME = "resume"
 CHUNK_PATTERN = "[0-9][0-9][0-9][0-9][0-9][0-9].npz"
