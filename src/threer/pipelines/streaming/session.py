@@ -7,7 +7,6 @@ buffer segments and the buffer itself are kept.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +23,7 @@ from threer.pipelines.streaming.bootstrap import (
     window,
 )
 from threer.pipelines.streaming.buffer import SceneBuffer
+from threer.pipelines.streaming.emission import Emitter
 from threer.pipelines.streaming.networks import Networks, StreamingModel
 from threer.pipelines.streaming.preview import Previewer
 from threer.pipelines.streaming.registration import localize, register_round, why_unusable
@@ -31,7 +31,7 @@ from threer.pipelines.streaming.schedule import Schedule
 from threer.pipelines.streaming.state import Draws, Keyframe, Trace, distinct
 from threer.pipelines.streaming.tracking import Tracking
 from threer.pipelines.streaming.twins import Twins
-from threer.types import Frame, Pointmap, Update, UpdateKind
+from threer.types import Frame, Update
 
 
 class StreamingSession:
@@ -63,7 +63,7 @@ class StreamingSession:
         self.stride: int | None = None if self.config.stride == "auto" else self.config.stride
         self._model = model
         self._networks = Networks(model, self.config, trace)
-        self._tracker = tracker
+        self._emitter = Emitter(tracker)
         self._trace = trace
         self._draws = Draws(self.config, trace)
         self._keyframes: dict[int, Keyframe] = {}
@@ -72,9 +72,6 @@ class StreamingSession:
         self._previewer: Previewer | None = None
         self._tracking: Tracking | None = None
         self._twins = Twins(self.config.duplicate_tolerance)
-        self._final_twin: Update | None = None  # the latest final update, while its picture is repeated
-        self._shown: tuple[int, Update] | None = None  # the latest preview of a new picture
-        self._duplicates = 0
         self._count = 0  # frames pushed
         self._next = 0  # first frame that is not final
         self._ended = False
@@ -89,7 +86,7 @@ class StreamingSession:
         """What happened on the way: stride, repeated frames, how often tracking was lost and found again."""
         return {
             "stride": self.stride,
-            "duplicates": self._duplicates,
+            "duplicates": self._emitter.duplicates,
             "tracking_lost": self._tracking.losses if self._tracking else 0,
             "tracking_found_again": self._tracking.recoveries if self._tracking else 0,
         }
@@ -224,20 +221,16 @@ class StreamingSession:
             self._encode(self._keyframes.values())
             new = [i for i in frames if self._keyframes[i].twin is None]
             drafts = previewer.drafts(new, self._count, self._keyframes, self._buffer.keyframes)
-            previews = {
-                draft.index: self._update(draft, "provisional")
+            usable = {
+                draft.index: draft
                 for draft in drafts
                 # What fails may still come out well: only the complete window tells.
                 if not why_unusable(draft, self.config) and not self._tracking.doubt(draft)
             }
-            for keyframe in (self._keyframes[i] for i in frames):
-                if keyframe.index in previews:
-                    self._shown = keyframe.index, previews[keyframe.index]
-                elif self._shown is None or self._shown[0] != keyframe.twin:
-                    continue
-                assert keyframe.frame is not None
-                yield dataclasses.replace(self._shown[1], frame=keyframe.frame, version=keyframe.version)
-                keyframe.version += 1
+            for i in frames:
+                update = self._emitter.preview(self._keyframes[i], usable.get(i))
+                if update is not None:
+                    yield update
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -257,51 +250,12 @@ class StreamingSession:
     def _emit(self, indices: range) -> Iterator[Update]:
         """Final updates of registered frames; lets go of everything that is not needed any more."""
         ready = [self._keyframes[i] for i in indices]
-        if self._tracker:
-            for keyframe in ready:
-                if keyframe.local is not None and not keyframe.failure:
-                    self._tracker.observe(keyframe.local)
-        updates = [self._final(keyframe) for keyframe in ready]
         self._next = indices.stop
-        following = self._keyframes.get(self._next)
-        if following is not None and following.twin is None:
-            self._final_twin = None
+        updates = self._emitter.finals(ready, self._keyframes.get(self._next))
         self._forget()
         for keyframe in ready:
             keyframe.pack(self._networks.storage)
         yield from updates
-
-    def _final(self, keyframe: Keyframe) -> Update:
-        if keyframe.twin is None:
-            update = self._update(keyframe, "failed" if keyframe.failure else "final")
-            self._final_twin = update
-        else:
-            assert self._final_twin is not None
-            assert keyframe.frame is not None
-            update = dataclasses.replace(self._final_twin, frame=keyframe.frame, version=keyframe.version)
-            self._duplicates += 1
-        keyframe.frame = keyframe.local = None
-        return update
-
-    def _update(self, keyframe: Keyframe, kind: UpdateKind) -> Update:
-        frame, world, local = keyframe.frame, keyframe.world, keyframe.local
-        assert frame is not None
-        assert world is not None
-        if keyframe.failure:
-            world = Pointmap(world.xyz, torch.zeros_like(world.conf))
-        c2w = K = None
-        if self._tracker:
-            c2w, K = self._tracker.missing() if keyframe.failure else self._tracker.track(frame, world)
-        return Update(
-            kind=kind,
-            frame=frame,
-            version=keyframe.version,
-            points=_to_cpu(world),
-            local=None if local is None else _to_cpu(local),
-            c2w=c2w,
-            K=K,
-            message=keyframe.failure or keyframe.note,
-        )
 
     def _forget(self) -> None:
         """Keep tokens of the frames in reach, everything of open segments and the buffer, nothing else."""
@@ -316,7 +270,3 @@ class StreamingSession:
                 del self._keyframes[index]
             else:
                 self._keyframes[index].world = None
-
-
-def _to_cpu(points: Pointmap) -> Pointmap:
-    return Pointmap(points.xyz.cpu(), points.conf.cpu())

@@ -1,0 +1,88 @@
+"""From registered frames to updates: cameras, versions, and repeated pictures, which get what the first one got."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.streaming.state import Keyframe
+from threer.types import Pointmap, Update, UpdateKind
+
+
+class Emitter:
+    """Makes the updates of one stream.
+
+    duplicates  frames so far that took over the result of an earlier one
+    """
+
+    def __init__(self, tracker: CameraTracker | None) -> None:
+        self._tracker = tracker
+        self._final: Update | None = None  # the latest of a new picture, while that is repeated
+        self._preview: tuple[int, Update] | None = None  # the latest of a new picture, with its frame number
+        self.duplicates = 0
+
+    def finals(self, keyframes: Sequence[Keyframe], following: Keyframe | None) -> list[Update]:
+        """Final (or failed) updates of the next ``keyframes``, which are left without image and local map.
+
+        following  the frame after them, if it is there already
+        """
+        if self._tracker:
+            for keyframe in keyframes:
+                if keyframe.local is not None and not keyframe.failure:
+                    self._tracker.observe(keyframe.local)
+        updates = [self._finish(keyframe) for keyframe in keyframes]
+        if following is not None and following.twin is None:
+            self._final = None
+        return updates
+
+    def preview(self, keyframe: Keyframe, draft: Keyframe | None) -> Update | None:
+        """A provisional update of ``keyframe``: of its ``draft``, or of the picture that it repeats; or none."""
+        if draft is not None:
+            self._preview = keyframe.index, self._update(draft, "provisional")
+        elif self._preview is None or self._preview[0] != keyframe.twin:
+            return None
+        update = _again(self._preview[1], keyframe)
+        keyframe.version += 1
+        return update
+
+    def _finish(self, keyframe: Keyframe) -> Update:
+        if keyframe.twin is None:
+            update = self._final = self._update(keyframe, "failed" if keyframe.failure else "final")
+        else:
+            assert self._final is not None
+            update = _again(self._final, keyframe)
+            self.duplicates += 1
+        keyframe.frame = keyframe.local = None
+        return update
+
+    def _update(self, keyframe: Keyframe, kind: UpdateKind) -> Update:
+        frame, world, local = keyframe.frame, keyframe.world, keyframe.local
+        assert frame is not None
+        assert world is not None
+        if keyframe.failure:
+            world = Pointmap(world.xyz, torch.zeros_like(world.conf))
+        c2w = K = None
+        if self._tracker:
+            c2w, K = self._tracker.missing() if keyframe.failure else self._tracker.track(frame, world)
+        return Update(
+            kind=kind,
+            frame=frame,
+            version=keyframe.version,
+            points=_to_cpu(world),
+            local=None if local is None else _to_cpu(local),
+            c2w=c2w,
+            K=K,
+            message=keyframe.failure or keyframe.note,
+        )
+
+
+def _again(update: Update, keyframe: Keyframe) -> Update:
+    assert keyframe.frame is not None
+    return dataclasses.replace(update, frame=keyframe.frame, version=keyframe.version)
+
+
+def _to_cpu(points: Pointmap) -> Pointmap:
+    return Pointmap(points.xyz.cpu(), points.conf.cpu())
