@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from threer.io.video import write_video
 from threer.models.checkpoints import save_checkpoint
 from threer.models.dust3r import DUSt3R, DUSt3RConfig
 from threer.models.slam3r import SLAM3R
+from threer.pipelines.reconstruct import Start
 from threer.types import Checkpoint, Update
 
 COUNT = 16
@@ -135,6 +140,114 @@ def test_interruption_keeps_what_was_final(folder: Path, tmp_path: Path, config:
     assert len(scene) == 9
     assert len(scene.cloud()) > 0
     assert (tmp_path / "out" / "points.ply").is_file()
+
+
+class Stop:
+    """Interrupts the run when a frame is final."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def on(self, update: Update) -> None:
+        if update.frame.index == self._index:
+            raise KeyboardInterrupt
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    for name in ("points.ply", "cameras.json", "trajectory.tum", "frames/000000.npz"):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    assert sorted(p.name for p in a.iterdir()) == sorted(p.name for p in b.iterdir())
+    reports = [Scene.open(out).report for out in (a, b)]
+    for name in ("counts", "skipped", "notes", "stride"):
+        assert reports[0][name] == reports[1][name]
+
+
+@pytest.mark.parametrize("save_every", [0.0, None])
+def test_a_run_that_was_stopped_goes_on(
+    folder: Path, tmp_path: Path, config: ReconstructConfig, save_every: float | None
+) -> None:
+    (folder / "frame3.png").write_bytes(b"not an image at all")
+    config = dataclasses.replace(config, save_every=save_every)
+    threer.reconstruct(folder, tmp_path / "whole", config)
+    out = tmp_path / "out"
+    for stop in (5, 11):
+        with pytest.raises(KeyboardInterrupt):
+            threer.reconstruct(folder, out, config, observers=[Stop(stop)], resume=stop > 5)
+    assert (out / "resume").is_dir() == (save_every is not None)
+    started: list[Start] = []
+    threer.reconstruct(folder, out, config, resume=True, on_start=started.append)
+    assert started[0].done == (11 if save_every is not None else 0)
+    assert_same_run(out, tmp_path / "whole")
+
+
+def test_a_complete_run_is_given_back(folder: Path, tmp_path: Path, config: ReconstructConfig) -> None:
+    out = tmp_path / "out"
+    threer.reconstruct(folder, out, config, resume=True)  # nothing there: it begins
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix != ".lock"}
+    started: list[Start] = []
+    scene = threer.reconstruct(folder, out, config, resume=True, on_start=started.append)
+    assert len(scene) == COUNT
+    assert not started
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_only_the_same_run_is_resumed(
+    folder: Path, tmp_path: Path, config: ReconstructConfig, model: SLAM3R
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        threer.reconstruct(folder, out, config, observers=[Stop(5)])
+    other = copy.deepcopy(model)
+    other.l2w.bridge.bias.data += 0.01
+    save_checkpoint(other, tmp_path / "other", Checkpoint("tiny", "slam3r", (), "Apache-2.0"))
+    for changes, message in (
+        ({"keep": 0.5}, r"keep is 0\.5, the run was begun with 0\.7"),
+        (
+            {"streaming": dataclasses.replace(config.streaming, radius=3)},
+            r"streaming\.radius is 3, .* begun with 2",
+        ),
+        ({"weights": str(tmp_path / "other")}, "weights tiny are not those of the run"),
+    ):
+        with pytest.raises(RunError, match=message):
+            threer.reconstruct(folder, out, config, resume=True, **changes)
+    with pytest.raises(RunError, match=r"holds a run already \(interrupted\).* resume"):
+        threer.reconstruct(folder, out, config)
+    with pytest.raises(ThreerError, match="give one of them"):
+        threer.reconstruct(folder, out, config, resume=True, overwrite=True)
+    with pytest.raises(ThreerError, match="save_every"):
+        threer.reconstruct(folder, out, config, save_every=-1)
+    (folder / "frame15.png").unlink()
+    with pytest.raises(RunError, match="is not, or no longer, the source of the run"):
+        threer.reconstruct(folder, out, config, resume=True)
+    assert Scene.open(out).state == "interrupted", "nothing was touched"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(
+    folder: Path, tmp_path: Path, config: ReconstructConfig, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    config = dataclasses.replace(config, save_every=0.0)
+    threer.reconstruct(folder, tmp_path / "whole", config)
+    out = tmp_path / "out"
+    final: list[Update] = []
+
+    class Refuse:
+        def on(self, update: Update) -> None:
+            final.append(update)
+            if update.frame.index == 8:
+                monkeypatch.setattr(os, "fsync", refuse)
+
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(RunError, match=r"disk is full" if number == errno.ENOSPC else "Read-only file system"):
+        threer.reconstruct(folder, out, config, observers=[Refuse()])
+    assert len(Scene.open(out)) == 8, "all that were final before"
+    assert not list(out.rglob(".*part*"))
+    monkeypatch.undo()
+    monkeypatch.setattr("threer.pipelines.reconstruct.draw_preview", lambda scene: None)
+    threer.reconstruct(folder, out, config, resume=True)
+    assert_same_run(out, tmp_path / "whole")
 
 
 def test_a_finished_run_is_not_replaced_unasked(folder: Path, tmp_path: Path, config: ReconstructConfig) -> None:

@@ -28,6 +28,8 @@ def reconstruct(source: str | Sequence[str], out: Path, config: ReconstructConfi
     console = Console(stderr=True)
     with Bar(console) as bar:
         scene = run(source, out, config, observers=[bar], on_start=bar.start)
+    if not bar.started:
+        console.print(f"{out} is already complete", highlight=False, markup=False)
     if json:
         print(jsonlib.dumps({"out": str(out), **scene.report}))
     else:
@@ -40,6 +42,7 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self.started = False
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -60,16 +63,22 @@ class Bar:
         self._progress.stop()
 
     def start(self, start: Start) -> None:
+        self.started = True
         weights = start.checkpoint
         self._console.print(
             f"{start.method}: {start.why}\nweights: {weights.name} ({weights.licence}) on {start.device}",
             highlight=False,
             markup=False,
         )
-        self._progress.update(self._task, description="looking at the first frames", total=start.expected)
+        if start.done:
+            self._console.print(f"going on after {start.done} frames", highlight=False, markup=False)
+        self._progress.update(
+            self._task, description="looking at the first frames", total=start.expected, completed=start.done
+        )
 
     def on(self, update: Update) -> None:
-        self._progress.update(self._task, description="reconstructing", advance=1)
+        advance = 0 if update.kind == "provisional" else 1
+        self._progress.update(self._task, description="reconstructing", advance=advance)
 
 
 def summarize(scene: Scene, out: Path, console: Console) -> None:

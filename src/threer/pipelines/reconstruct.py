@@ -6,23 +6,26 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from threer.config import ReconstructConfig
+from threer.config import InputSpec, ReconstructConfig
 from threer.errors import RunError, ThreerError
-from threer.io.runs import RunWriter, Scene
+from threer.io.runs import RunWriter, Scene, lock_folder
 from threer.io.runs.layout import PREVIEW
+from threer.io.runs.scene import read_run
 from threer.io.sources import FrameSource, open_source, to_frame
 from threer.models import SLAM3R, load_model
 from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.live import LiveFeed
+from threer.pipelines.saving import RunSaver, SavePoint, check_same, weights_fingerprint
 from threer.pipelines.streaming import StreamingSession
 from threer.render.overview import overview
 from threer.render.pictures import save_png
@@ -36,7 +39,8 @@ TOO_SLOW = "frames come faster than they are reconstructed"
 class Start:
     """What a reconstruction is about to do.
 
-    expected  frames to come, or None when the source cannot tell
+    expected  frames of the source, or None when it cannot tell
+    done      of these, frames that a resumed run has on disk already
     """
 
     source: str
@@ -46,6 +50,7 @@ class Start:
     device: str
     expected: int | None
     out: Path
+    done: int = 0
 
 
 def reconstruct(
@@ -60,7 +65,7 @@ def reconstruct(
     """Reconstruct ``source`` into the run folder ``out`` and return a handle on it.
 
     source     a video file, a folder or glob of images, or a list of image files
-    out        folder of the run; it is made, and a finished run in it is kept unless `overwrite` is set
+    out        folder of the run; it is made, and a run in it is kept unless `overwrite` or `resume` is set
     config     all settings; single ones can be given by name instead: ``fps=5, weights="slam3r-mini"``
     observers  are told every update: points, confidence and camera of each final frame
     on_start   is told once what was chosen, before the first frame
@@ -69,6 +74,9 @@ def reconstruct(
     faster than they are reconstructed; observers are told of each, and the report counts them. When something stops
     the run, from a broken file to Ctrl-C, the frames that were final by then are kept and the run is marked.
 
+    With `resume` a run that was stopped, or killed at any moment, goes on; what comes out is the same as without
+    the stop, but for times. A complete run is given back as it is.
+
     Raises `SourceError`, `CheckpointError`, `ReconstructionError` or `RunError`, each with one plain line.
     """
     config = dataclasses.replace(config or ReconstructConfig(), **settings)
@@ -76,41 +84,76 @@ def reconstruct(
     frames = open_source(source, config.frames())
     with clock("loading"):
         device = _device(config.device)
-        model = load_model(config.weights, device=device)
+        model = load_model(config.weights or "slam3r", device=device)
         if not isinstance(model, SLAM3R):
             raise ThreerError(f"the weights {config.weights!r} are of another system; slam3r needs SLAM3R's")
     method, why = _method(frames)
     checkpoint = model.checkpoint
     assert checkpoint is not None
-    start = Start(frames.name, method, why, checkpoint, device, frames.expected, Path(out))
-    writer = RunWriter(
-        Path(out),
-        {"source": str(source), "device": device, **dataclasses.asdict(config), "method": method},
-        weights=dataclasses.asdict(checkpoint),
-        metric=checkpoint.metric,
-        precision=config.precision,
-        keep=config.keep,
-        overwrite=config.overwrite,
-    )
-    if on_start:
-        on_start(start)
-    session = StreamingSession(
-        model,
-        config.streaming,
-        tracker=CameraTracker(_intrinsics(config), seed=config.streaming.seed),
-    )
+    recorded = {
+        "source": str(source),
+        "fingerprint": frames.fingerprint(),
+        "device": device,
+        **dataclasses.asdict(config),
+        "method": method,
+    }
+    weights = {**dataclasses.asdict(checkpoint), "fingerprint": weights_fingerprint(model)}
+    out = Path(out)
+    saver = RunSaver(out, None if recorded["fingerprint"] is None else config.save_every)
+    with lock_folder(out) as lock:
+        run = read_run(out) if config.resume else None
+        if run is not None:
+            check_same(out, run, recorded, weights)
+            if run["state"] == "complete":
+                return _completed(out, saver)
+        point = SavePoint() if run is None else saver.latest()
+        clock.add(point.seconds)
+        session = StreamingSession(
+            model,
+            config.streaming,
+            tracker=CameraTracker(_intrinsics(config), seed=config.streaming.seed),
+        )
+        point.restore(session)
+        writer = RunWriter(
+            out,
+            recorded,
+            weights=weights,
+            metric=checkpoint.metric,
+            precision=config.precision,
+            keep=config.keep,
+            overwrite=config.overwrite,
+            resume=None if run is None else point.progress,
+            lock=lock,
+        )
+        if on_start:
+            on_start(Start(frames.name, method, why, checkpoint, device, frames.expected, out, len(writer)))
+        _stream(frames, model.input, session, (writer, *observers), writer, saver, clock, point.taken)
+        return _completed(out, saver)
+
+
+def _stream(
+    frames: FrameSource,
+    spec: InputSpec,
+    session: StreamingSession,
+    observers: Sequence[Observer],
+    writer: RunWriter,
+    saver: RunSaver,
+    clock: _Clock,
+    taken: int,
+) -> None:
+    """Send all but the first ``taken`` of ``frames`` through ``session``, tell ``observers``, finish the run."""
 
     def deliver(updates: list[Update]) -> None:
         with clock("writing"):
             for update in updates:
-                for observer in (writer, *observers):
+                for observer in observers:
                     observer.on(update)
 
     def report() -> dict[str, Any]:
         return {
             "skipped": frames.skipped,
             "notes": frames.notes,
-            "stride": session.stride,
+            **session.report,
             "seconds": clock.seconds(),
             "peak_memory_mib": _peak_memory_mib(),
             "torch_threads": torch.get_num_threads(),
@@ -123,14 +166,17 @@ def reconstruct(
 
     try:
         with clock("reading"):
-            raw = next(iterator := iter(feed or frames), None)
+            raw = next(iterator := dropwhile(lambda raw: raw.index < taken, feed or frames), None)
         while raw is not None:
             deliver(left_out())
             with clock("reading"):
-                frame = to_frame(raw, model.input)
+                frame = to_frame(raw, spec)
             with clock("reconstruction"):
                 updates = session.push(frame)
             deliver(updates)
+            if saver.due:
+                with clock("saving"):
+                    saver.save(session, writer, raw.index + 1, clock.seconds())
             with clock("reading"):
                 raw = next(iterator, None)
         deliver(left_out())
@@ -143,8 +189,15 @@ def reconstruct(
         with suppress(RunError):
             writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
         raise
-    scene = writer.finish("complete", report())
-    draw_preview(scene)
+    writer.finish("complete", report())
+
+
+def _completed(out: Path, saver: RunSaver) -> Scene:
+    """The complete run in ``out``, with what may still be missing there, or be there for nothing."""
+    saver.clear()
+    scene = Scene.open(out)
+    if not (out / PREVIEW).is_file():
+        draw_preview(scene)
     return scene
 
 
@@ -168,6 +221,13 @@ class _Clock:
             yield
         finally:
             self._parts[part] = self._parts.get(part, 0.0) + time.perf_counter() - begun
+
+    def add(self, parts: Mapping[str, float]) -> None:
+        """Count what an earlier process has spent, as `seconds` gave it."""
+        self._begun -= parts.get("total", 0.0)
+        for part, spent in parts.items():
+            if part != "total":
+                self._parts[part] = self._parts.get(part, 0.0) + spent
 
     def total(self) -> float:
         return time.perf_counter() - self._begun
