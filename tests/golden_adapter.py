@@ -21,6 +21,8 @@ FAMILIES = (
     ("fn", "rigid", "geometry"),
     ("fn", "traj", "geometry"),
     ("fn", "pose", "geometry"),
+    ("fn", "geom", "geometry"),
+    ("fn", "ga", "geometry"),
     ("fn", "sel", "streaming"),
     ("model", "DUSt3R", "networks"),
     ("model", "SLAM3R Image2PointsModel", "networks"),

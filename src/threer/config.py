@@ -262,6 +262,7 @@ class ReconstructConfig(SourceConfig):
     save_every: float | None = 5.0
     """Seconds between two saves of what `resume` needs; None saves nothing, and a resumed run begins anew."""
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
+    recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
     joint: JointConfig = field(default_factory=JointConfig)
 
     def __post_init__(self) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from threer.evaluation.trajectory import ate, rpe
 from threer.geometry import transforms
 from threer.geometry.focal import median_focal, weiszfeld_focal
+from threer.geometry.pnp import camera_from_pointmap
 from threer.geometry.procrustes import align_cameras, align_points
+from threer.geometry.raymap import ray_map
 from threer.geometry.scale import mean_distance, normalize
 from threer.nn.heads import to_colour, to_confidence, to_points, to_pose, turn_to_front
-from threer.types import Trajectory
+from threer.pipelines.cameras import estimate_focal
+from threer.pipelines.joint import FOCAL_ITERATIONS, FOCAL_KEEP, align_local, moved
+from threer.pipelines.pairwise import Edge, place_pair
+from threer.types import FloatArray, Pointmap, Trajectory
 
 Tensors = dict[str, Tensor]
 
@@ -25,7 +31,11 @@ def run_case(config: dict[str, Any], inputs: Tensors, weights: Tensors) -> Tenso
         "rigid": _similarities,
         "traj": _trajectory,
         "pose": _poses,
+        "geom": _cameras_of_cut3r,
+        "ga": _pair,
     }
+    if config["fn"] == "poses":
+        return _joint(config, inputs)
     return cases[config["fn"]](inputs)
 
 
@@ -104,3 +114,101 @@ def _poses(inputs: Tensors) -> Tensors:
         "conf_exp": to_confidence(raw[..., 0]),
         "conf_exp_bounded": to_confidence(3 * raw[..., 0], 1.0, 5.0),
     }
+
+
+def _published_K(focal: float, height: int, width: int) -> FloatArray:
+    """Intrinsics with the published principal point, half a pixel off the centre (quirk D11)."""
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+
+def _joint(config: dict[str, Any], inputs: Tensors) -> Tensors:
+    """Fast3R's places and cameras; the focal length is the first view's, from either head."""
+    views = config["num_views"]
+    batch, height, width = inputs["pred0.conf"].shape
+
+    def pointmap(v: int, b: int, head: str) -> Pointmap:
+        points, conf = {"global": ("pts3d_in_other_view", "conf"), "local": ("pts3d_local", "conf_local")}[head]
+        return Pointmap(inputs[f"pred{v}.{points}"][b], inputs[f"pred{v}.{conf}"][b])
+
+    results: dict[str, list[Any]] = {}
+    for b in range(batch):
+        own = pointmap(0, b, "local")
+        for v in range(views):
+            local, world = pointmap(v, b, "local"), pointmap(v, b, "global")
+            valid = inputs[f"view{v}.valid_mask"][b]
+            known = Pointmap(torch.where(valid[..., None], local.xyz, torch.nan), local.conf)
+            similarity = align_local(known, world, config["percentile"] / 100)
+            assert similarity is not None
+            placed = moved(local, similarity)
+            results.setdefault(f"local_aligned{v}", []).append(placed.xyz)
+            own = placed if v == 0 else own
+        for head in ("global", "local"):
+            centre = torch.tensor([width / 2, height / 2])
+            first = pointmap(0, b, head) if head == "global" else own
+            focal = estimate_focal(first, keep=FOCAL_KEEP, iterations=FOCAL_ITERATIONS, principal_point=centre)
+            if head == "global":
+                results[f"focal_view0_global.b{b}"] = [focal]
+            K = _published_K(focal, height, width)
+            poses = []
+            for v in range(views):
+                world = pointmap(v, b, "global")
+                found = camera_from_pointmap(world.xyz, world.conf, K)
+                assert found is not None
+                poses.append(torch.from_numpy(found.c2w))
+            results.setdefault(f"first_view_from_{head}_head.c2w", []).append(torch.stack(poses))
+            results.setdefault(f"first_view_from_{head}_head.focals", []).append(
+                torch.full((views,), focal).double()
+            )
+    return {
+        name: torch.stack(found) if isinstance(found[0], Tensor) else torch.tensor(found)
+        for name, found in results.items()
+    }
+
+
+def _pair(inputs: Tensors) -> Tensors:
+    """Two photos in closed form."""
+    edges = [
+        Edge(
+            Pointmap(inputs["pred1.pts3d"][e], inputs["pred1.conf"][e]),
+            Pointmap(inputs["pred2.pts3d_in_other_view"][e], inputs["pred2.conf"][e]),
+        )
+        for e in sorted(range(2), key=lambda e: int(inputs["edges"][e, 0]))
+    ]
+    height, width = edges[0].own.conf.shape
+    centre = torch.tensor([width / 2, height / 2])
+    focals = [estimate_focal(edge.own, keep=1.0, principal_point=centre) for edge in edges]
+    K = [_published_K(focal, height, width) for focal in focals]
+    anchor = int(edges[1].score > edges[0].score)
+    photos = place_pair(edges, K, anchor)
+    poses = torch.stack([torch.from_numpy(photo.c2w) for photo in photos])
+    points = torch.stack([photo.points.xyz for photo in photos])
+    return {
+        "final.im_poses": poses,
+        "final.focals": torch.tensor(focals),
+        "final.principal_points": centre.expand(2, 2),
+        "final.depthmaps": transforms.apply(transforms.invert(poses), points.double())[..., 2],
+        "final.pts3d": points,
+        "im_conf": torch.stack([photo.points.conf for photo in photos]),
+    }
+
+
+def _cameras_of_cut3r(inputs: Tensors) -> Tensors:
+    """Poses without scale, focal lengths, points moved by poses, ray maps; not the scales of its losses."""
+    results = {}
+    for name, weights in (("procrustes", inputs["w"]), ("procrustes_unweighted", [None, None])):
+        moves = [
+            align_points(a.numpy(), b.numpy(), None if w is None else w.numpy(), with_scale=False)
+            for a, b, w in zip(inputs["A"], inputs["B"], weights, strict=True)
+        ]
+        results[f"{name}.R"] = torch.stack([torch.from_numpy(move.R) for move in moves])
+        results[f"{name}.t"] = torch.stack([torch.from_numpy(move.t) for move in moves])
+    results["procrustes.T"] = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    results["procrustes.T"][:, :3, :3] = results["procrustes.R"]
+    results["procrustes.T"][:, :3, 3] = results["procrustes.t"]
+    height, width = inputs["pts0"].shape[1:3]
+    centre = torch.tensor([width // 2, height // 2], dtype=torch.float32)
+    results["focal_weiszfeld"] = weiszfeld_focal(inputs["pts0"], centre)
+    results["world_from_self"] = transforms.apply(inputs["c2w"], inputs["pts0"])
+    seen_from_first = transforms.relative_pose(inputs["c2w2"], inputs["c2w1"])
+    results["ray_map.training"] = ray_map(seen_from_first, inputs["K"], (width, height))
+    return results

@@ -283,4 +283,4 @@ def test_weights_of_another_system_are_refused(folder: Path, tmp_path: Path, con
     )
     save_checkpoint(network, other, Checkpoint("dust3r-tiny", "dust3r", (), "Apache-2.0"))
     with pytest.raises(ThreerError, match="another system"):
-        threer.reconstruct(folder, tmp_path / "out", config, weights=str(other))
+        threer.reconstruct(folder, tmp_path / "out", config, weights=str(other), method="slam3r")

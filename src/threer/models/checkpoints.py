@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -30,23 +30,31 @@ from threer.types import Checkpoint
 
 FORMAT = 1
 Model = DUSt3R | SLAM3R | CUT3R | Fast3R
+Role = Literal["streaming", "recurrent", "joint", "pairwise"]
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of network: its settings, and how it is built from them."""
+    """A kind of network.
+
+    config  its settings
+    build   makes it from them
+    role    how it takes frames: which of the pipelines runs it
+    """
 
     network: type[Model]
     config: type[NetworkConfig]
     build: Callable[[Any], Model]
+    role: Role
 
 
 FAMILIES = {
-    "slam3r": Family(SLAM3R, SLAM3RConfig, SLAM3R.from_config),
-    "dust3r": Family(DUSt3R, DUSt3RConfig, DUSt3R),
-    "cut3r": Family(CUT3R, CUT3RConfig, CUT3R),
-    "fast3r": Family(Fast3R, Fast3RConfig, Fast3R),
+    "slam3r": Family(SLAM3R, SLAM3RConfig, SLAM3R.from_config, "streaming"),
+    "dust3r": Family(DUSt3R, DUSt3RConfig, DUSt3R, "pairwise"),
+    "cut3r": Family(CUT3R, CUT3RConfig, CUT3R, "recurrent"),
+    "fast3r": Family(Fast3R, Fast3RConfig, Fast3R, "joint"),
 }
+"""Every network that can be saved, loaded and run: a new one is one file, and one line here."""
 FAMILY_NAMES = {
     "dust3r": "DUSt3R",
     "slam3r_i2p": "SLAM3R's Image-to-Points half",

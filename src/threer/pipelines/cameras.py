@@ -40,27 +40,30 @@ class CameraTracker:
         """Focal length in network pixels, as far as known."""
         return statistics.median(self._focals) if self._focals else None
 
-    def observe(self, local: Pointmap) -> None:
+    def observe(self, local: Pointmap, *, keep: float | None = None, iterations: int = 10) -> None:
         """Learn about the focal length from a pointmap in its own camera's frame."""
         if self._known is not None:
             return
-        confident = local.conf >= torch.quantile(local.conf.float().flatten(), 1 - self._keep)
-        focal = float(weiszfeld_focal(local.xyz.float(), weights=confident.float()))
+        focal = estimate_focal(local, keep=self._keep if keep is None else keep, iterations=iterations)
         unit = max(local.conf.shape[-2:])
         if PLAUSIBLE_FOCAL[0] * unit <= focal <= PLAUSIBLE_FOCAL[1] * unit:
             self._focals.append(focal)
 
+    def lens(self, frame: Frame) -> tuple[FloatArray, FloatArray] | None:
+        """K [3, 3] in the pixels of the network and in original ones; None as long as it is not known."""
+        if self._known is not None:
+            return transform_intrinsics(self._known, invert_affine(frame.to_original)), self._known
+        if self.focal is None:
+            return None
+        network_K = centred_intrinsics(self.focal, *frame.size)
+        return network_K, transform_intrinsics(network_K, frame.to_original)
+
     def track(self, frame: Frame, world: Pointmap) -> tuple[FloatArray, FloatArray]:
         """Camera-to-world [4, 4] and K [3, 3] in original pixels; NaN for what was not found."""
-        K: FloatArray
-        if self._known is not None:
-            K = self._known
-            network_K = transform_intrinsics(K, invert_affine(frame.to_original))
-        elif self.focal is not None:
-            network_K = centred_intrinsics(self.focal, *frame.size)
-            K = transform_intrinsics(network_K, frame.to_original)
-        else:
+        lens = self.lens(frame)
+        if lens is None:
             return self.missing()
+        network_K, K = lens
         found = camera_from_pointmap(world.xyz, world.conf, network_K, keep=self._keep, seed=self._seed)
         return (np.full((4, 4), np.nan) if found is None else found.c2w), K
 
@@ -68,3 +71,17 @@ class CameraTracker:
     def missing() -> tuple[FloatArray, FloatArray]:
         """The camera of a frame that could not be reconstructed."""
         return np.full((4, 4), np.nan), np.full((3, 3), np.nan)
+
+
+def estimate_focal(
+    local: Pointmap, *, keep: float, iterations: int = 10, principal_point: torch.Tensor | None = None
+) -> float:
+    """Focal length in network pixels of a pointmap [H, W] in its own camera's frame, NaN if nothing is usable.
+
+    keep             share of the pixels, the most confident ones, that decide
+    principal_point  [2] (u, v), None for the exact image centre
+    """
+    confident = local.conf >= torch.quantile(local.conf.float().flatten(), 1 - keep)
+    return float(
+        weiszfeld_focal(local.xyz.float(), principal_point, weights=confident.float(), iterations=iterations)
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from threer.config import InputSpec, ReconstructConfig
@@ -22,14 +20,15 @@ from threer.io.runs import RunWriter, Scene, lock_folder
 from threer.io.runs.layout import PREVIEW
 from threer.io.runs.scene import read_run
 from threer.io.sources import FrameSource, open_source, to_frame
-from threer.models import SLAM3R, load_model
-from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.live import LiveFeed
+from threer.pipelines.methods import load_method, make_session
+from threer.pipelines.recurrent import RecurrentSession
 from threer.pipelines.saving import RunSaver, SavePoint, check_same, weights_fingerprint
+from threer.pipelines.sessions import Session
 from threer.pipelines.streaming import StreamingSession
 from threer.render.overview import overview
 from threer.render.pictures import save_png
-from threer.types import Checkpoint, FloatArray, Observer, Update
+from threer.types import Checkpoint, Observer, Update
 
 PREVIEW_POINTS = 1_000_000
 TOO_SLOW = "frames come faster than they are reconstructed"
@@ -64,15 +63,16 @@ def reconstruct(
 ) -> Scene:
     """Reconstruct ``source`` into the run folder ``out`` and return a handle on it.
 
-    source     a video file, a folder or glob of images, or a list of image files
+    source     a video file, a folder or glob of images, a list of image files, or a live source (`open_source`)
     out        folder of the run; it is made, and a run in it is kept unless `overwrite` or `resume` is set
     config     all settings; single ones can be given by name instead: ``fps=5, weights="slam3r-mini"``
     observers  are told every update: points, confidence and camera of each final frame
     on_start   is told once what was chosen, before the first frame
 
-    Memory does not grow with the length of the video. Of a live source, frames are left out evenly when they come
-    faster than they are reconstructed; observers are told of each, and the report counts them. When something stops
-    the run, from a broken file to Ctrl-C, the frames that were final by then are kept and the run is marked.
+    SLAM3R and CUT3R stream: their memory does not grow with the length of the video. Fast3R and DUSt3R look at all
+    photos together. Of a live source, frames are left out evenly when they come faster than they are reconstructed;
+    observers are told of each, and the report counts them. When something stops the run, from a broken file to
+    Ctrl-C, the frames that were final by then are kept and the run is marked.
 
     With `resume` a run that was stopped, or killed at any moment, goes on; what comes out is the same as without
     the stop, but for times. A complete run is given back as it is.
@@ -84,10 +84,8 @@ def reconstruct(
     frames = open_source(source, config.frames())
     with clock("loading"):
         device = _device(config.device)
-        model = load_model(config.weights or "slam3r", device=device)
-        if not isinstance(model, SLAM3R):
-            raise ThreerError(f"the weights {config.weights!r} are of another system; slam3r needs SLAM3R's")
-    method, why = _method(frames)
+        choice, model = load_method(frames, config, device)
+        session = make_session(model, config)
     checkpoint = model.checkpoint
     assert checkpoint is not None
     recorded = {
@@ -95,11 +93,17 @@ def reconstruct(
         "fingerprint": frames.fingerprint(),
         "device": device,
         **dataclasses.asdict(config),
-        "method": method,
+        "method": choice.method,
     }
     weights = {**dataclasses.asdict(checkpoint), "fingerprint": weights_fingerprint(model)}
     out = Path(out)
-    saver = RunSaver(out, None if recorded["fingerprint"] is None else config.save_every)
+    rereadable = recorded["fingerprint"] is not None
+    if isinstance(session, RecurrentSession) and config.recurrent.second_pass and not rereadable:
+        raise ThreerError(
+            f"second_pass reads the source twice, and {frames.name} cannot be: reconstruct a recording"
+        )
+    resumable = rereadable and isinstance(session, StreamingSession)
+    saver = RunSaver(out, config.save_every if resumable else None)
     with lock_folder(out) as lock:
         run = read_run(out) if config.resume else None
         if run is not None:
@@ -108,12 +112,8 @@ def reconstruct(
                 return _completed(out, saver)
         point = SavePoint() if run is None else saver.latest()
         clock.add(point.seconds)
-        session = StreamingSession(
-            model,
-            config.streaming,
-            tracker=CameraTracker(_intrinsics(config), seed=config.streaming.seed),
-        )
-        point.restore(session)
+        if isinstance(session, StreamingSession):
+            point.restore(session)
         writer = RunWriter(
             out,
             recorded,
@@ -126,6 +126,7 @@ def reconstruct(
             lock=lock,
         )
         if on_start:
+            method, why = choice.method, choice.why
             on_start(Start(frames.name, method, why, checkpoint, device, frames.expected, out, len(writer)))
         _stream(frames, model.input, session, (writer, *observers), writer, saver, clock, point.taken)
         return _completed(out, saver)
@@ -134,7 +135,7 @@ def reconstruct(
 def _stream(
     frames: FrameSource,
     spec: InputSpec,
-    session: StreamingSession,
+    session: Session,
     observers: Sequence[Observer],
     writer: RunWriter,
     saver: RunSaver,
@@ -174,7 +175,7 @@ def _stream(
             with clock("reconstruction"):
                 updates = session.push(frame)
             deliver(updates)
-            if saver.due:
+            if saver.due and isinstance(session, StreamingSession):
                 with clock("saving"):
                     saver.save(session, writer, raw.index + 1, clock.seconds())
             with clock("reading"):
@@ -183,6 +184,9 @@ def _stream(
         with clock("reconstruction"):
             updates = session.finish()
         deliver(updates)
+        if isinstance(session, RecurrentSession):
+            _review(frames, spec, session, deliver, clock)
+            session.save_state(writer.out)
     except BaseException as error:  # whatever it is, what was final stays, and the caller hears of it
         if feed:
             feed.close()
@@ -190,6 +194,22 @@ def _stream(
             writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
         raise
     writer.finish("complete", report())
+
+
+def _review(
+    frames: FrameSource,
+    spec: InputSpec,
+    session: RecurrentSession,
+    deliver: Callable[[list[Update]], None],
+    clock: _Clock,
+) -> None:
+    """Show all frames again to a session that wants it."""
+    if not session.config.second_pass:
+        return
+    for raw in frames:
+        with clock("reconstruction"):
+            updates = session.review(to_frame(raw, spec))
+        deliver(updates)
 
 
 def _completed(out: Path, saver: RunSaver) -> Scene:
@@ -236,31 +256,12 @@ class _Clock:
         return {**{k: round(v, 3) for k, v in self._parts.items()}, "total": round(self.total(), 3)}
 
 
-def _method(frames: FrameSource) -> tuple[str, str]:
-    if frames.kind == "video":
-        return "slam3r", "a video is reconstructed frame by frame as it plays"
-    if frames.is_sequence:
-        return "slam3r", "numbered images are taken as the frames of a video"
-    return "slam3r", "the images are taken as a video in the order of their names; unordered photos will not fit"
-
-
 def _device(name: str) -> str:
     if name != "auto":
         return name
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _intrinsics(config: ReconstructConfig) -> FloatArray | None:
-    if config.intrinsics is None:
-        return None
-    fx, fy, cx, cy = config.intrinsics
-    if not all(math.isfinite(v) for v in config.intrinsics) or fx <= 0 or fy <= 0:
-        raise ThreerError(
-            f"intrinsics must be fx,fy,cx,cy in original pixels with positive fx and fy, got {fx},{fy},{cx},{cy}"
-        )
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
 
 
 def _peak_memory_mib() -> float | None:

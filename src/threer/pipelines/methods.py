@@ -1,0 +1,148 @@
+"""The methods: which there are, which one suits a source, and the session that runs it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from threer.config import ReconstructConfig
+from threer.errors import CheckpointError, ThreerError
+from threer.io.frames import FrameSource
+from threer.models.checkpoints import FAMILIES, Model, Role, family_of
+from threer.models.registry import load_model, resolve
+from threer.nn.fusion import VIEW_CODES
+from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.joint import JointSession
+from threer.pipelines.pairwise import MOST_PHOTOS, PairSession
+from threer.pipelines.recurrent import RecurrentSession
+from threer.pipelines.sessions import Session
+from threer.pipelines.streaming import StreamingSession
+from threer.types import FloatArray
+
+FEW_PHOTOS = 30
+"""Up to so many photos pairs give the better scene; beyond, there are too many pairs."""
+LEAST_FRAMES = {"streaming": 2}
+MOST_FRAMES = {"joint": VIEW_CODES, "pairwise": MOST_PHOTOS}
+AS_VIDEO = "the images are taken as a video in the order of their names; unordered photos will not fit"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The method for a source, and why."""
+
+    method: str
+    why: str
+
+
+def choose_method(source: FrameSource, has_weights: Callable[[str], bool] | None = None) -> Choice:
+    """The method that suits ``source`` best among those whose weights are at hand.
+
+    A video, a stream and images numbered like one are streamed; up to 30 photos go to DUSt3R, more to Fast3R.
+    Where a method cannot take so many frames, or has no weights on this disk, the next one is taken and the reason
+    says so. If no method has weights, the best one is given all the same: loading it tells what to do.
+    """
+    has_weights = has_weights or _has_weights
+    count = source.expected
+    order: tuple[str, ...]
+    if source.live:
+        order, why = ("slam3r", "cut3r"), "a live source is reconstructed frame by frame as it comes"
+    elif source.kind == "video":
+        order, why = ("slam3r", "cut3r"), "a video is reconstructed frame by frame as it plays"
+    elif source.is_sequence:
+        order, why = ("slam3r", "cut3r"), "numbered images are taken as the frames of a video"
+    elif count is not None and count <= FEW_PHOTOS:
+        order = ("dust3r", "fast3r", "cut3r", "slam3r")
+        why = "one photo" if count == 1 else f"{count} photos, few enough to look at all pairs"
+    else:
+        order, why = ("fast3r", "cut3r", "slam3r"), f"{count or 'many'} photos are looked at together"
+    passed: list[str] = []
+    for method in order:
+        obstacle = _obstacle(method, count, has_weights)
+        if obstacle is None:
+            instead = f"; not {', '.join(passed)}" if passed else ""
+            as_video = f"; {AS_VIDEO}" if method == "slam3r" and order[0] != "slam3r" else ""
+            return Choice(method, why + instead + as_video)
+        passed.append(f"{method} ({obstacle})")
+    return Choice(order[0], why)
+
+
+def load_method(source: FrameSource, config: ReconstructConfig, device: str) -> tuple[Choice, Model]:
+    """The method that ``config`` asks for, or that suits ``source``, and its network on ``device``.
+
+    Raises CheckpointError, and ThreerError for weights that belong to another method.
+    """
+    wanted, weights = config.method, config.weights
+    if weights is None:
+        choice = choose_method(source) if wanted == "auto" else Choice(wanted, "as asked for")
+        return choice, load_model(choice.method, device=device)
+    model = load_model(weights, device=device)
+    family = family_of(model)
+    if wanted not in ("auto", family):
+        raise ThreerError(f"the weights {weights!r} are of another system: {family}'s, and {wanted} needs its own")
+    return Choice(family, f"the weights {weights!r} are {family}'s" if wanted == "auto" else "as asked for"), model
+
+
+def make_session(model: Model, config: ReconstructConfig) -> Session:
+    """A new session of the method that ``model`` is made for. Raises ThreerError for impossible intrinsics."""
+    intrinsics = known_intrinsics(config)
+    return _SESSIONS[FAMILIES[family_of(model)].role](model, config, intrinsics)
+
+
+def known_intrinsics(config: ReconstructConfig) -> FloatArray | None:
+    """[3, 3] K in original pixels, if the user knows it. Raises ThreerError for one no camera has."""
+    if config.intrinsics is None:
+        return None
+    fx, fy, cx, cy = config.intrinsics
+    if not all(math.isfinite(v) for v in config.intrinsics) or fx <= 0 or fy <= 0:
+        raise ThreerError(
+            f"intrinsics must be fx,fy,cx,cy in original pixels with positive fx and fy, got {fx},{fy},{cx},{cy}"
+        )
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
+
+
+def _stream(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
+    tracker = CameraTracker(intrinsics, seed=config.streaming.seed)
+    return StreamingSession(model, config.streaming, tracker=tracker)
+
+
+def _recur(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
+    return RecurrentSession(model, config.recurrent, intrinsics=intrinsics)
+
+
+def _join(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
+    return JointSession(model, config.joint, intrinsics=intrinsics)
+
+
+def _pair(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
+    return PairSession(model, intrinsics=intrinsics)
+
+
+_SESSIONS: dict[Role, Callable[[Any, ReconstructConfig, FloatArray | None], Session]] = {
+    "streaming": _stream,
+    "recurrent": _recur,
+    "joint": _join,
+    "pairwise": _pair,
+}
+
+
+def _obstacle(method: str, count: int | None, has_weights: Callable[[str], bool]) -> str | None:
+    """Why ``method`` cannot reconstruct ``count`` frames here; None if it can."""
+    role = FAMILIES[method].role
+    least, most = LEAST_FRAMES.get(role, 1), MOST_FRAMES.get(role)
+    if count is not None and count < least:
+        return f"it needs {least} frames"
+    if most is not None and (count is None or count > most):
+        return f"it takes at most {most} frames in this version" if role == "pairwise" else f"at most {most} frames"
+    return None if has_weights(method) else "its weights are not on this disk"
+
+
+def _has_weights(method: str) -> bool:
+    try:
+        resolve(method)
+    except CheckpointError:
+        return False
+    return True
