@@ -1,0 +1,235 @@
+"""Which method a source gets and why; and that each of them fills the same kind of scene."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import threer
+from threer.config import RecurrentConfig, StreamingConfig
+from threer.errors import CheckpointError, ReconstructionError, ThreerError
+from threer.io.sources import open_source
+from threer.io.video import write_video
+from threer.models import (
+    CUT3R,
+    SLAM3R,
+    CUT3RConfig,
+    DUSt3R,
+    DUSt3RConfig,
+    Fast3R,
+    Fast3RConfig,
+    SLAM3RConfig,
+    registry,
+    save_checkpoint,
+)
+from threer.nn.dpt import DPTDims
+from threer.pipelines.methods import choose_method
+from threer.pipelines.reconstruct import Start
+from threer.types import Checkpoint, Update
+
+SIZES = {"enc_dim": 16, "enc_depth": 1, "enc_heads": 2, "dec_dim": 16, "dec_heads": 2}
+COUNT = 7
+
+
+def tiny(family: str) -> torch.nn.Module:
+    torch.manual_seed(3)
+    if family == "slam3r":
+        return SLAM3R.from_config(SLAM3RConfig(image_size=32, dec_depth=2, ray_prior=0.6, **SIZES))
+    if family == "dust3r":
+        return DUSt3R(DUSt3RConfig(image_size=32, dec_depth=2, ray_prior=0.6, **SIZES))
+    if family == "cut3r":
+        sizes = {"state_size": 6, "state_heads": 4, "memory_size": 3, "ray_heads": 4, "ray_prior": 0.6}
+        return CUT3R(CUT3RConfig(image_size=32, dec_depth=2, **SIZES, **sizes))
+    # Longer than a square's 224 pixels, so that photos keep their shapes.
+    return Fast3R(Fast3RConfig(image_size=240, dec_depth=4, head="dpt", dpt=DPTDims(8, 4, (4, 4, 8, 8)), **SIZES))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("weights")
+    for family in ("slam3r", "dust3r", "cut3r", "fast3r"):
+        card = Checkpoint(f"{family}-tiny", family, (), "Apache-2.0", metric=family == "cut3r")
+        save_checkpoint(tiny(family), root / f"{family}-tiny", card)
+    return {folder.name.removesuffix("-tiny"): folder for folder in root.iterdir()}
+
+
+@pytest.fixture
+def shelf(weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package whose weights are the tiny ones, and a disk without others."""
+    monkeypatch.setattr(registry, "packaged_folder", lambda: weights["slam3r"].parent)
+    monkeypatch.setattr(registry, "_on_disk", lambda card: ())
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("threer.pipelines.reconstruct.draw_preview", lambda scene: None)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[..., list[Path]]:
+    """Makes image files of names that do not count upwards in steps, in turn landscape and portrait."""
+
+    def make(count: int, name: Callable[[int], str] = lambda i: f"{i * i}.png") -> list[Path]:
+        folder = tmp_path / "photos"
+        folder.mkdir(exist_ok=True)
+        paths = []
+        for i in range(count):
+            x, y = np.meshgrid(np.arange(60), np.arange(40))
+            image = np.stack([x * 4, y * 6, (x + y + 9 * i) % 256], axis=-1).astype(np.uint8)
+            paths.append(folder / name(i))
+            Image.fromarray(image if i % 2 == 0 else image.transpose(1, 0, 2)).save(paths[-1])
+        return paths
+
+    return make
+
+
+def everything(method: str) -> bool:
+    return True
+
+
+def only(*methods: str) -> Callable[[str], bool]:
+    return lambda method: method in methods
+
+
+@pytest.mark.parametrize(
+    ("count", "on_disk", "method", "words"),
+    [
+        (1, everything, "dust3r", "one photo"),
+        (2, everything, "dust3r", "2 photos"),
+        (4, everything, "fast3r", r"not dust3r \(it takes at most 2 frames in this version\)"),
+        (31, everything, "fast3r", "31 photos are looked at together$"),
+        (4, only("cut3r", "slam3r"), "cut3r", r"fast3r \(its weights are not on this disk\)"),
+        (4, only("slam3r"), "slam3r", "cut3r.*taken as a video in the order of their names; unordered photos"),
+        (1, only("slam3r"), "dust3r", "one photo"),  # alone it is nothing for slam3r: loading says what to get
+        (1, only("fast3r"), "fast3r", r"not dust3r \(its weights are not on this disk\)"),
+        (4, only(), "dust3r", "4 photos"),
+    ],
+)
+def test_photos(
+    photos: Callable[..., list[Path]], count: int, on_disk: Callable[[str], bool], method: str, words: str
+) -> None:
+    choice = choose_method(open_source(photos(count)), on_disk)
+    assert choice.method == method
+    assert re.search(words, choice.why)
+
+
+def test_more_photos_than_fast3r_tells_apart(photos: Callable[..., list[Path]]) -> None:
+    paths = photos(4)
+    choice = choose_method(open_source(paths * 251), everything)
+    assert choice.method == "cut3r"
+    assert "at most 1000 frames" in choice.why
+
+
+def test_whatever_is_in_order_is_streamed(photos: Callable[..., list[Path]], tmp_path: Path) -> None:
+    numbered = open_source(photos(5, lambda i: f"frame{i}.png"))
+    assert choose_method(numbered, everything).method == "slam3r"
+    assert "numbered" in choose_method(numbered, everything).why
+    assert choose_method(numbered, only("cut3r")).method == "cut3r"
+    write_video(tmp_path / "clip.mp4", [np.zeros((32, 32, 3), np.uint8)] * 3, fps=5)
+    assert "video" in choose_method(open_source(tmp_path / "clip.mp4"), everything).why
+    for live in (f"watch:{numbered.paths[0].parent}", "http://localhost:1/stream"):
+        assert choose_method(open_source(live), everything).method == "slam3r"
+    assert "live" in choose_method(open_source("http://localhost:1/stream"), everything).why
+
+
+@pytest.mark.parametrize(
+    ("method", "count"), [("slam3r", COUNT), ("cut3r", COUNT), ("fast3r", COUNT), ("dust3r", 2), ("dust3r", 1)]
+)
+def test_every_method_fills_the_same_scene(
+    method: str, count: int, shelf: None, photos: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    started: list[Start] = []
+    heard: list[Update] = []
+
+    class Listener:
+        def on(self, update: Update) -> None:
+            heard.append(update)
+
+    streaming = StreamingConfig(stride=1, radius=2, init_frames=3, init_min_conf=0, track_min_conf=0)
+    scene = threer.reconstruct(
+        photos(count),
+        tmp_path / "out",
+        method=method,
+        streaming=streaming,
+        device="cpu",
+        observers=[Listener()],
+        on_start=started.append,
+        intrinsics=(60.0, 60.0, 29.5, 19.5),
+    )
+    assert (started[0].method, started[0].checkpoint.name) == (method, f"{method}-tiny")
+    assert scene.state == "complete"
+    assert scene.settings["method"] == method
+    assert scene.metric == (method == "cut3r")
+    assert len(scene) == count == scene.report["counts"]["final"]
+    assert [u.frame.index for u in heard if u.kind == "final"] == list(range(count))
+    assert len(scene.cloud()) > 0
+    for position in range(count):
+        frame = scene.frame(position)
+        assert frame.points.shape == (*frame.conf.shape, 3) == frame.colours.shape
+        assert np.isfinite(frame.points[frame.conf > 0]).all()
+        np.testing.assert_allclose(frame.K, [[60, 0, 29.5], [0, 60, 19.5], [0, 0, 1]])
+        if method == "fast3r":
+            assert (frame.conf.shape[0] > frame.conf.shape[1]) == (position % 2 == 1), "photos keep their shape"
+
+
+def test_weights_decide_and_must_fit(
+    weights: dict[str, Path], photos: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    started: list[Start] = []
+    source: Sequence[Path] = photos(3)
+    scene = threer.reconstruct(
+        source, tmp_path / "out", weights=str(weights["fast3r"]), device="cpu", on_start=started.append
+    )
+    assert scene.settings["method"] == started[0].method == "fast3r"
+    assert "are fast3r's" in started[0].why
+    with pytest.raises(ThreerError, match=r"of another system: dust3r's, and fast3r needs its own"):
+        threer.reconstruct(source, tmp_path / "b", weights=str(weights["dust3r"]), method="fast3r", device="cpu")
+
+
+def test_auto_takes_what_is_there(shelf: None, photos: Callable[..., list[Path]], tmp_path: Path) -> None:
+    started: list[Start] = []
+    threer.reconstruct(photos(4), tmp_path / "out", device="cpu", on_start=started.append)
+    assert started[0].method == "fast3r"
+    assert started[0].checkpoint.name == "fast3r-tiny"
+
+
+def test_missing_weights_say_how_to_get_them(
+    photos: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_on_disk", lambda card: ())
+    monkeypatch.setattr(registry, "_packaged", dict)
+    with pytest.raises(CheckpointError, match="'fast3r' are not on this disk: fast3r@hub downloads them"):
+        threer.reconstruct(photos(3), tmp_path / "out", method="fast3r")
+
+
+def test_a_third_photo_for_dust3r_ends_the_run(
+    shelf: None, photos: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    with pytest.raises(ReconstructionError, match="use --method fast3r for more photos"):
+        threer.reconstruct(photos(3), tmp_path / "out", method="dust3r", device="cpu")
+
+
+def test_a_second_pass_replaces_every_frame(shelf: None, photos: Callable[..., list[Path]], tmp_path: Path) -> None:
+    heard: list[Update] = []
+
+    class Listener:
+        def on(self, update: Update) -> None:
+            heard.append(update)
+
+    recurrent = RecurrentConfig(second_pass=True)
+    paths = photos(4)
+    scene = threer.reconstruct(
+        paths, tmp_path / "out", method="cut3r", recurrent=recurrent, device="cpu", observers=[Listener()]
+    )
+    assert [(u.kind, u.frame.index) for u in heard] == [(k, i) for k in ("provisional", "final") for i in range(4)]
+    assert len(scene) == 4
+    with pytest.raises(ThreerError, match="second_pass reads the source twice"):
+        threer.reconstruct(
+            f"watch:{paths[0].parent}", tmp_path / "b", method="cut3r", recurrent=recurrent, device="cpu"
+        )
