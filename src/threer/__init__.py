@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from threer.errors import ThreerError
     from threer.io.runs import Scene
     from threer.models import load_model
+    from threer.pipelines.query import query
     from threer.pipelines.reconstruct import reconstruct
     from threer.pipelines.streaming import StreamingSession
 
@@ -27,6 +28,7 @@ _HOME = {
     "ThreerError": "threer.errors",
     "Scene": "threer.io.runs",
     "load_model": "threer.models",
+    "query": "threer.pipelines.query",
     "reconstruct": "threer.pipelines.reconstruct",
     "StreamingSession": "threer.pipelines.streaming",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "StreamingSession",
     "ThreerError",
     "load_model",
+    "query",
     "reconstruct",
 ]
 

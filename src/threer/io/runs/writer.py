@@ -25,7 +25,15 @@ from threer.io.trajectory import write_tum
 from threer.types import Cameras, Update, UpdateKind
 
 _CHUNK_BYTES = 64 << 20  # a chunk of large frames is closed early, so that it stays this small in memory
-_PRODUCTS = (layout.RUN, layout.REPORT, layout.CAMERAS, layout.TRAJECTORY, layout.POINTS, layout.PREVIEW)
+_PRODUCTS = (
+    layout.RUN,
+    layout.REPORT,
+    layout.CAMERAS,
+    layout.TRAJECTORY,
+    layout.POINTS,
+    layout.PREVIEW,
+    layout.MODEL_STATE,
+)
 
 
 @dataclass(frozen=True)
