@@ -9,10 +9,18 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from threer.cli.models import models
 from threer.config import Preset, ReconstructConfig, StreamingConfig
 from threer.errors import ThreerError
 
 FOUR_FLOATS = tuple[float, float, float, float] | None
+THREE_FLOATS = tuple[float, float, float] | None
+SEVEN_FLOATS = tuple[float, float, float, float, float, float, float] | None
+WITH_COMMAS: dict[Any, str] = {
+    FOUR_FLOATS: "FX,FY,CX,CY",
+    THREE_FLOATS: "X,Y,Z",
+    SEVEN_FLOATS: "TX,TY,TZ,QX,QY,QZ,QW",
+}
 
 
 def run(argv: list[str]) -> int:
@@ -20,7 +28,7 @@ def run(argv: list[str]) -> int:
     console = Console(stderr=True)
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(
-            {"reconstruct": _reconstruct_with_defaults(argv), "demo": demo},
+            {"reconstruct": _reconstruct_with_defaults(argv), "demo": demo, "query": query, "models": models},
             args=argv,
             prog="threer",
             description="Feed-forward 3D reconstruction: a video or images in, a coloured point cloud and a camera "
@@ -79,28 +87,61 @@ def demo(out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("demo"), see
     return app(out, seed)
 
 
+def query(
+    run: tyro.conf.Positional[Path],
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    frame: int | None = None,
+    move: THREE_FLOATS = None,
+    pose: SEVEN_FLOATS = None,
+    fly_through: Path | None = None,
+    seconds: float = 5.0,
+    weights: str | None = None,
+    device: str = "cpu",
+) -> int:
+    """Show a scene of cut3r from where no camera was, as the network remembers it.
+
+    Args:
+        run: Folder of a complete run of cut3r.
+        out: Picture to write (.png).
+        frame: Look through the camera of this frame of the source; by default the first that is remembered.
+        move: From there go right, down and forward by so much: --move -0.5,0,0 is half a unit to the left.
+        pose: Look from this camera-to-world pose instead, in the world of the run.
+        fly_through: Film to write (.mp4) along the way of the camera.
+        seconds: Length of the film.
+        weights: Where the weights of the run are, if they have moved.
+        device: Where to compute: cpu, cuda or mps.
+    """
+    from threer.cli.query import query as command
+
+    return command(
+        run, out, fly_through, frame=frame, move=move, pose=pose, seconds=seconds, weights=weights, device=device
+    )
+
+
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Lets four numbers be written with commas, as cameras are: --intrinsics 585,585,320,240."""
+    """Lets numbers that belong together be written with commas, as cameras are: --intrinsics 585,585,320,240."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
-    def four_floats(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-        if info.type != FOUR_FLOATS:
+    def numbers(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        metavar = WITH_COMMAS.get(info.type)
+        if metavar is None:
             return None
+        length = metavar.count(",") + 1
 
         def parse(arguments: list[str]) -> tuple[float, ...] | None:
             if arguments == ["None"]:
                 return None
             values = tuple(float(v) for v in arguments[0].split(","))
-            if len(values) != 4:
-                raise ValueError(f"expected four numbers fx,fy,cx,cy, got {arguments[0]}")
+            if len(values) != length:
+                raise ValueError(f"expected {length} numbers {metavar.lower()}, got {arguments[0]}")
             return values
 
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
-            metavar="FX,FY,CX,CY",
+            metavar=metavar,
             instance_from_str=parse,
-            is_instance=lambda value: value is None or (isinstance(value, tuple) and len(value) == 4),
+            is_instance=lambda value: value is None or (isinstance(value, tuple) and len(value) == length),
             str_from_instance=lambda value: ["None" if value is None else ",".join(map(str, value))],
         )
 
