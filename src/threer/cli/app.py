@@ -75,7 +75,7 @@ def _reconstruct_with_defaults(argv: list[str]) -> Any:
     return reconstruct
 
 
-def demo(out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("demo"), seed: int = 20260) -> int:
+def demo(out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("demo"), seed: int = 9) -> int:
     """Render a walk through a made-up room, reconstruct it with the packaged weights, and score the result.
 
     Args:

@@ -6,7 +6,6 @@ Our own format is a folder: `config.json` (family, settings, card with licence, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from threer.models.backbone import NetworkConfig
 from threer.models.cut3r import CUT3R, CUT3RConfig
 from threer.models.dust3r import DUSt3R, DUSt3RConfig
 from threer.models.fast3r import Fast3R, Fast3RConfig
-from threer.models.files import CONFIG, WEIGHTS, read_json, read_safetensors, read_weights
+from threer.models.files import CONFIG, WEIGHTS, read_json, read_safetensors, read_weights, sha256_of
 from threer.models.official import Network, detect_family, from_official
 from threer.models.slam3r import SLAM3R, ImageToPoints, LocalToWorld, SLAM3RConfig
 from threer.types import Checkpoint
@@ -168,7 +167,7 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
             "metric": card.metric,
             "description": card.description,
         },
-        "sha256": {WEIGHTS: _sha256(folder / WEIGHTS)},
+        "sha256": {WEIGHTS: sha256_of(folder / WEIGHTS)},
     }
     (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
@@ -183,7 +182,7 @@ def load_checkpoint(folder: Path) -> Model:
     card, family = read_card(folder), FAMILIES[described["family"]]
     wanted = card.sha256.get(WEIGHTS)
     tensors = read_safetensors(folder / WEIGHTS)
-    if wanted and _sha256(folder / WEIGHTS) != wanted:
+    if wanted and sha256_of(folder / WEIGHTS) != wanted:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file that {CONFIG} describes: its SHA-256 differs")
 
     def build() -> Model:
@@ -219,8 +218,3 @@ def _naming(path: Path, action: Callable[[], T]) -> T:
         return action()
     except ThreerError as error:
         raise CheckpointError(f"{path}: {error}") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,6 +14,7 @@ from pathlib import Path
 from threer.errors import CheckpointError
 from threer.models.checkpoints import Model, load_checkpoint, load_path, load_published, load_slam3r, read_card
 from threer.models.cut3r import CUT3R
+from threer.models.download import download
 from threer.models.dust3r import DUSt3R
 from threer.models.fast3r import Fast3R
 from threer.models.files import CONFIG, INDEX, WEIGHTS
@@ -84,6 +85,11 @@ class Entry:
     paths: tuple[Path, ...]
     packaged: bool = False
 
+    @property
+    def on_hub(self) -> bool:
+        """Whether they can be downloaded."""
+        return not self.packaged and _on_hub(self.checkpoint)
+
 
 def packaged_folder() -> Path:
     """Where the checkpoints inside the package lie."""
@@ -111,7 +117,7 @@ def resolve(name: str) -> Entry:
     if where and not _on_hub(card):
         raise CheckpointError(f"the weights {plain!r} are not on the Hub: {_by_hand(card)}")
     if where:
-        return Entry(card, tuple(_download(repository) for repository in card.files))
+        return Entry(card, tuple(download(repository, card.sha256) for repository in card.files))
     if paths := _on_disk(card):
         return Entry(card, paths)
     for entry in packaged.values():
@@ -125,6 +131,20 @@ def resolve(name: str) -> Entry:
     )
 
 
+def pull(name: str) -> Entry:
+    """Download the published checkpoint ``name``, if it is not on this disk. Raises CheckpointError."""
+    if name not in PUBLISHED:
+        return resolve(name)
+    if all(_in_folder(place) for place in PUBLISHED[name].files):
+        return resolve(name)
+    return resolve(f"{name}@hub")
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` names a checkpoint; anything else is a path."""
+    return text in PUBLISHED or text in _packaged()
+
+
 def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
     """A network with weights, ready for inference on ``device``.
 
@@ -133,7 +153,7 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
     CheckpointError.
     """
     path = Path(name_or_path)
-    named = isinstance(name_or_path, str) and name_or_path.partition("@")[0] in {*PUBLISHED, *_packaged()}
+    named = isinstance(name_or_path, str) and is_name(name_or_path.partition("@")[0])
     if not named and (path.exists() or len(path.parts) > 1 or path.suffix):
         return load_path(path).to(device)
     entry = resolve(str(name_or_path))
@@ -195,14 +215,3 @@ def _in_cache(repository: str) -> Path | None:
         if isinstance(cached, str):
             return Path(cached).parent
     return None
-
-
-def _download(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=[CONFIG, "*.safetensors", INDEX]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{repository} could not be downloaded: {reason}") from None
