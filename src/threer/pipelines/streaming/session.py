@@ -82,6 +82,13 @@ class StreamingSession:
         return len(self._keyframes)
 
     @property
+    def stored_bytes(self) -> int:
+        """Memory of what is kept of final frames: tokens, and maps of open segments and the buffer."""
+        kept = [k for k in self._keyframes.values() if k.index < self._next]
+        tensors = [t for k in kept for t in (k.tokens, *((k.world.xyz, k.world.conf) if k.world else ()))]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    @property
     def report(self) -> dict[str, Any]:
         """What happened on the way: stride, repeated frames, how often tracking was lost and found again."""
         return {
