@@ -205,8 +205,8 @@ class RecurrentConfig:
             )
         if self.second_pass and self.reset_every is not None:
             raise ThreerError(
-                "second_pass needs one state that has seen all frames, and reset_every begins new ones: give one of "
-                "them"
+                "second_pass needs one state that has seen all frames, and reset_every begins new ones: "
+                "give one of them"
             )
         for name, known in (("poses", ("head", "alignment")), ("points", ("local", "world"))):
             if getattr(self, name) not in known:
@@ -242,8 +242,9 @@ class ReconstructConfig(SourceConfig):
     fps: float | None = 5.0
     """Frames per second to take from a video, camera or stream; None takes every frame. Of image files every one
     is taken."""
-    method: Literal["auto", "slam3r", "cut3r", "fast3r", "dust3r"] = "auto"
-    """Which system reconstructs; `auto` goes by the weights if they are given, else by the source, and says why."""
+    method: Literal["auto", "slam3r", "cut3r", "fast3r", "dust3r", "dust3r-stream"] = "auto"
+    """Which system reconstructs; `auto` goes by the weights if they are given, else by the source, and says why.
+    `dust3r-stream` puts DUSt3R's pairs together frame by frame, which takes any number of frames."""
     weights: str | None = None
     """Which weights: a name of `threer models list`, `NAME@hub` (downloads), a file or a folder. None takes those
     named like the method: the published ones if they are on disk, else the packaged ones."""

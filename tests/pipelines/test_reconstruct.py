@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
@@ -284,3 +285,22 @@ def test_weights_of_another_system_are_refused(folder: Path, tmp_path: Path, con
     save_checkpoint(network, other, Checkpoint("dust3r-tiny", "dust3r", (), "Apache-2.0"))
     with pytest.raises(ThreerError, match="another system"):
         threer.reconstruct(folder, tmp_path / "out", config, weights=str(other), method="slam3r")
+
+
+def test_dust3r_streams_what_is_more_than_a_pair(folder: Path, tmp_path: Path, config: ReconstructConfig) -> None:
+    torch.manual_seed(0)
+    sizes = DUSt3RConfig(image_size=32, enc_dim=16, enc_depth=1, enc_heads=2, dec_dim=16, dec_depth=1, dec_heads=2)
+    save_checkpoint(DUSt3R(sizes), tmp_path / "pairs", Checkpoint("pairs", "dust3r", (), "Apache-2.0"))
+    streaming = dataclasses.replace(config.streaming, track_min_conf=0)
+    config = dataclasses.replace(
+        config, weights=str(tmp_path / "pairs"), streaming=streaming, max_frames=8, save_every=0.0
+    )
+    started: list[Start] = []
+    scene = threer.reconstruct(folder, tmp_path / "whole", config, on_start=started.append)
+    assert started[0].method == scene.settings["method"] == "dust3r-stream"
+    assert "one frame after the other" in started[0].why
+    assert len(scene) == scene.report["counts"]["final"] == 8
+    with pytest.raises(KeyboardInterrupt):
+        threer.reconstruct(folder, tmp_path / "out", config, observers=[Stop(5)], method="dust3r-stream")
+    threer.reconstruct(folder, tmp_path / "out", config, method="dust3r-stream", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "out")

@@ -21,12 +21,15 @@ from threer.pipelines.pairwise import MOST_PHOTOS, PairSession
 from threer.pipelines.recurrent import RecurrentSession
 from threer.pipelines.sessions import Session
 from threer.pipelines.streaming import StreamingSession
+from threer.pipelines.streaming.fallback import PairStreaming
 from threer.types import FloatArray
 
 FEW_PHOTOS = 30
 """Up to so many photos pairs give the better scene; beyond, there are too many pairs."""
 LEAST_FRAMES = {"streaming": 2}
 MOST_FRAMES = {"joint": VIEW_CODES, "pairwise": MOST_PHOTOS}
+PAIRS_STREAMED = "dust3r-stream"
+"""DUSt3R on more frames than it takes at once: not its own method, so it has a name of its own."""
 AS_VIDEO = "the images are taken as a video in the order of their names; unordered photos will not fit"
 
 
@@ -78,17 +81,26 @@ def load_method(source: FrameSource, config: ReconstructConfig, device: str) -> 
     wanted, weights = config.method, config.weights
     if weights is None:
         choice = choose_method(source) if wanted == "auto" else Choice(wanted, "as asked for")
-        return choice, load_model(choice.method, device=device)
+        return choice, load_model("dust3r" if choice.method == PAIRS_STREAMED else choice.method, device=device)
     model = load_model(weights, device=device)
     family = family_of(model)
-    if wanted not in ("auto", family):
+    if wanted == "auto" and family == "dust3r" and (source.expected is None or source.expected > MOST_PHOTOS):
+        why = (
+            f"the weights {weights!r} are dust3r's: its pairs of frames are put together one frame after the other"
+        )
+        return Choice(PAIRS_STREAMED, why), model
+    if wanted not in ("auto", family) and (wanted, family) != (PAIRS_STREAMED, "dust3r"):
         raise ThreerError(f"the weights {weights!r} are of another system: {family}'s, and {wanted} needs its own")
-    return Choice(family, f"the weights {weights!r} are {family}'s" if wanted == "auto" else "as asked for"), model
+    if wanted != "auto":
+        return Choice(wanted, "as asked for"), model
+    return Choice(family, f"the weights {weights!r} are {family}'s"), model
 
 
-def make_session(model: Model, config: ReconstructConfig) -> Session:
-    """A new session of the method that ``model`` is made for. Raises ThreerError for impossible intrinsics."""
+def make_session(method: str, model: Model, config: ReconstructConfig) -> Session:
+    """A new session of ``method`` with its ``model``. Raises ThreerError for impossible intrinsics."""
     intrinsics = known_intrinsics(config)
+    if method == PAIRS_STREAMED:
+        return _stream(PairStreaming(model), config, intrinsics)
     return _SESSIONS[FAMILIES[family_of(model)].role](model, config, intrinsics)
 
 

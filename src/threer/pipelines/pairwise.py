@@ -93,7 +93,7 @@ class PairSession:
         if len(self._frames) == MOST_PHOTOS:
             raise ReconstructionError(
                 "dust3r takes one photo or two: this version has no global alignment of more; "
-                "use --method fast3r for more photos, slam3r or cut3r for a video"
+                "use --method fast3r for more photos, slam3r, cut3r or dust3r-stream for a video"
             )
         self._frames.append(frame)
         return []

@@ -85,7 +85,7 @@ def reconstruct(
     with clock("loading"):
         device = _device(config.device)
         choice, model = load_method(frames, config, device)
-        session = make_session(model, config)
+        session = make_session(choice.method, model, config)
     checkpoint = model.checkpoint
     assert checkpoint is not None
     recorded = {
