@@ -46,6 +46,7 @@ class Omniscient(nn.Module):
         self.cameras = nn.Parameter(c2w, requires_grad=False)  # [N, 4, 4] in any world
         self.seen: list[tuple[int, bool]] = []  # of every step: the frame, and whether it began a state
         self.flat: set[int] = set()  # frames of which all points lie on a line
+        self.stretch = 1.0  # of world points, about the first camera
 
     def start(self, batch: int = 1) -> State:
         tokens, memory = torch.full((batch, 1, 1), -1.0), torch.zeros(batch, 1, 2)
@@ -62,7 +63,7 @@ class Omniscient(nn.Module):
         conf = torch.full((1, H, W), 2.0)
         local_conf = conf.clone()
         local_conf[0, 0, 0] = 1.0  # not sure at all, so it may lie anywhere in the world
-        world = apply(c2w, local)
+        world = apply(c2w, local) * self.stretch
         world[0, 0] = 1e3
         c2w, local, world = (t.float()[None] for t in (c2w, local, world))
         return state, Prediction(Pointmap(world, conf), "first", local=Pointmap(local, local_conf), c2w=c2w)
