@@ -108,7 +108,7 @@ class StreamingSession:
             h, w = first.true_shape
             raise ReconstructionError(
                 f"frame {self._count} ({frame.name}) is {width}×{height} after preparation, the first was {w}×{h}; "
-                "SLAM3R needs frames of one size"
+                "a stream needs frames of one size"
             )
         twin = self._twins.of(frame, self._count)
         self._keyframes[self._count] = Keyframe(self._count, frame, (height, width), twin=twin)
