@@ -156,7 +156,7 @@ def _stream(
             "notes": frames.notes,
             **session.report,
             "seconds": clock.seconds(),
-            "peak_memory_mib": _peak_memory_mib(),
+            "peak_memory_mib": peak_memory_mib(),
             "torch_threads": torch.get_num_threads(),
         }
 
@@ -264,7 +264,7 @@ def _device(name: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _peak_memory_mib() -> float | None:
+def peak_memory_mib() -> float | None:
     """Largest resident size of this process so far; None where the system does not tell."""
     try:
         import resource
