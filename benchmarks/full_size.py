@@ -5,8 +5,8 @@
 Each method runs in a process of its own, on the first frames of FOLDER (images or a video), prepared as its
 published checkpoint wants them; DUSt3R gets the first two. Prints a Markdown table and writes it, with the figures
 as JSON, to `--out`. Random weights take the time and memory of trained ones, except that a scene without sense may
-end searches early or late: SLAM3R shrinks its initial window, and hardly a camera is found. ``--tiny`` rehearses with
-small networks.
+end searches early or late: SLAM3R shrinks its initial window, and hardly a camera is found. ``--tiny`` rehearses
+with small networks.
 """
 
 from __future__ import annotations

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import full_size
 from full_size import METHODS, markdown, measure
+
+SCRIPT = str(full_size.__file__)
 
 
 @pytest.fixture
@@ -35,12 +37,16 @@ def test_every_method_answers_for_every_frame(method: str, photos: Path) -> None
 
 
 def test_one_process_each_and_a_failure_is_a_row(photos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "full_size.py"), "--tiny", "--threads", "1", "--methods", "dust3r"]
+    options = ["--tiny", "--threads", "1", "--methods", "dust3r"]
     out = tmp_path / "out"
-    done = subprocess.run([*command, str(photos), "--out", str(out)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, str(photos), *options, "--out", str(out)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "| dust3r | 240×160 |" in done.stdout
     assert json.loads((out / "full_size.json").read_text())["methods"][0]["answered"] == 2
-    done = subprocess.run([*command, "/nowhere", "--out", str(out)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "/nowhere", *options, "--out", str(out)], capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert "| dust3r | full_size: no such file or folder: /nowhere |" in done.stdout
