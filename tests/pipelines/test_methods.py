@@ -233,3 +233,29 @@ def test_a_second_pass_replaces_every_frame(shelf: None, photos: Callable[..., l
         threer.reconstruct(
             f"watch:{paths[0].parent}", tmp_path / "b", method="cut3r", recurrent=recurrent, device="cpu"
         )
+
+
+@pytest.mark.parametrize("method", ["cut3r", "fast3r"])
+def test_an_interrupted_run_begins_anew(
+    method: str, shelf: None, photos: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    class Impatient:
+        def on(self, update: Update) -> None:
+            if update.frame.index == 3:
+                raise KeyboardInterrupt
+
+    paths = photos(6)
+    whole = threer.reconstruct(paths, tmp_path / "whole", method=method, device="cpu", save_every=0)
+    with pytest.raises(KeyboardInterrupt):
+        threer.reconstruct(
+            paths, tmp_path / "out", method=method, device="cpu", save_every=0, observers=[Impatient()]
+        )
+    scene = threer.reconstruct(paths, tmp_path / "out", method=method, device="cpu", resume=True, save_every=0)
+    assert (scene.state, len(scene)) == ("complete", 6)
+    np.testing.assert_array_equal(scene.cameras.c2w, whole.cameras.c2w)
+    assert (tmp_path / "out" / "points.ply").read_bytes() == (tmp_path / "whole" / "points.ply").read_bytes()
+
+
+def test_one_photo_is_enough_for_fast3r(shelf: None, photos: Callable[..., list[Path]], tmp_path: Path) -> None:
+    scene = threer.reconstruct(photos(1), tmp_path / "out", method="fast3r", device="cpu")
+    assert len(scene) == scene.report["views"] == 1

@@ -73,7 +73,7 @@ class Bar:
         if start.done:
             self._console.print(f"going on after {start.done} frames", highlight=False, markup=False)
         self._progress.update(
-            self._task, description="looking at the first frames", total=start.expected, completed=start.done
+            self._task, description="looking at the frames", total=start.expected, completed=start.done
         )
 
     def on(self, update: Update) -> None:
