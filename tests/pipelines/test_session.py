@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from typing import Any
 
 import pytest
@@ -61,15 +60,12 @@ def test_result_does_not_depend_on_how_frames_arrive(model: SLAM3R, frames: list
 
 def test_only_reach_segments_and_buffer_are_kept(model: SLAM3R, frames: list[Frame]) -> None:
     session = StreamingSession(model, BASE)
-    tensors, alive = [], []
+    alive = []
     for frame in frames:
         session.push(frame)
         alive.append(session.alive)
-        gc.collect()
-        tensors.append(sum(type(o) is torch.Tensor for o in gc.get_objects()))
     reach = 2 * BASE.radius * 2 + 1 + 2
     assert max(alive[20:]) <= reach + BASE.buffer_size + 2 * 2
-    assert max(tensors[40:]) <= max(tensors[20:40]) + 5
 
 
 def test_images_and_maps_of_emitted_frames_are_let_go(model: SLAM3R, frames: list[Frame]) -> None:
