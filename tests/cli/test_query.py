@@ -109,3 +109,13 @@ def test_errors_are_one_line(
     assert error.startswith("threer: ")
     assert words in error
     assert not list(tmp_path.iterdir())
+
+
+def test_second_pass_ends_in_final_frames(out: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("threer.pipelines.reconstruct.draw_preview", lambda scene: None)
+    images, weights, again = out.parent / "images", out.parent / "tiny", tmp_path / "again"
+    arguments = ["reconstruct", str(images), "-o", str(again), "--weights", str(weights), "--device", "cpu"]
+    assert main([*arguments, "--second-pass"]) == 0
+    scene = Scene.open(again)
+    assert scene.report["counts"]["final"] == len(scene) == COUNT
+    assert RememberedScene.open(scene).begun == 0

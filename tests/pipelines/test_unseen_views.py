@@ -211,3 +211,9 @@ def test_runs_of_other_systems_cannot_be_asked(scene: Scene, tmp_path: Path) -> 
     (scene.path / "state.safetensors").unlink()
     with pytest.raises(RunError, match="only runs of cut3r"):
         RememberedScene.open(scene)
+
+
+def test_a_new_run_in_the_folder_forgets(scene: Scene) -> None:
+    RunWriter(scene.path, {"method": "slam3r"}, overwrite=True).finish("complete", {})
+    with pytest.raises(RunError, match="only runs of cut3r"):
+        RememberedScene.open(Scene.open(scene.path))
