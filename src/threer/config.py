@@ -189,7 +189,7 @@ class RecurrentConfig:
 
     reset_every: int | None = None
     """Frames after which the state begins anew, its poses going on from the last one; None keeps one state for all.
-    CUT3R was trained on up to 64 frames and gets worse beyond some hundreds: 64 to 100 suit long videos."""
+    CUT3R was trained on up to 64 frames and drifts and forgets beyond: 50 to 100 suit long videos."""
     second_pass: bool = False
     """Show all frames again to the state that has seen them all: better points, for twice the time. Until then they
     are provisional. The source must be one that can be read twice."""
