@@ -44,7 +44,7 @@ class ExactModel:
     """Knows the scene: common points, own ones in an arbitrary unit; its confidence tells where it lies."""
 
     input = InputSpec(48, square=False)
-    unsure = 0.1  # this share of every map is wrong, and has low confidence in the global map
+    unsure = 0.08  # this share of every map is wrong, and has low confidence in the global map
 
     def __init__(self) -> None:
         self.depths: list[torch.Tensor] = []

@@ -16,7 +16,7 @@ from threer.config import InputSpec
 from threer.errors import CheckpointError, ReconstructionError
 from threer.geometry.projection import centred_intrinsics, unproject
 from threer.models import DUSt3R, DUSt3RConfig
-from threer.pipelines.pairwise import PairSession
+from threer.pipelines.pairwise import Edge, PairSession, place_pair
 from threer.types import Frame, Pointmap, Prediction, Update, View
 
 SIZES = [(64, 48), (48, 64)]
@@ -135,6 +135,28 @@ def test_an_impossible_camera_is_marked_not_made_up() -> None:
     assert np.isnan(second.c2w).all()
     assert np.isfinite(second.K).all()
     assert torch.isfinite(second.points.xyz).all()
+
+
+def test_points_lie_on_the_rays_of_their_pixels() -> None:
+    generator = torch.Generator().manual_seed(4)
+    K = [centred_intrinsics(f, *size) for f, size in zip(FOCALS, SIZES, strict=True)]
+    model = ExactModel()
+    views = [View(frame(i).image[None] * 2 - 1, tokens=torch.zeros(1, 12, 4)) for i in (0, 1)]
+    edges = []
+    for i in (0, 1):
+        own, other = (p.points for p in model([views[i], views[1 - i]]))
+        for points in (own, other):
+            points.xyz[..., :2] += 0.01 * torch.randn(points.xyz[..., :2].shape, generator=generator)
+        edges.append(Edge(Pointmap(own.xyz[0], own.conf[0]), Pointmap(other.xyz[0], other.conf[0])))
+    edges[0].own.xyz[5, 6] *= -1  # behind the camera
+    photos = place_pair(edges, K, 0)
+    for i, photo in enumerate(photos):
+        inside = np.linalg.inv(photo.c2w)
+        points = photo.points.xyz.numpy() @ inside[:3, :3].T + inside[:3, 3]
+        expected = unproject(torch.from_numpy(points[..., 2]), torch.from_numpy(K[i]))
+        np.testing.assert_allclose(points, expected, atol=1e-5)
+    assert float(photos[0].points.conf[5, 6]) == 0
+    assert int((photos[0].points.conf == 0).sum()) == 1
 
 
 def test_more_than_two_are_refused() -> None:
