@@ -16,6 +16,7 @@ from threer.errors import CheckpointError, ReconstructionError, ThreerError
 from threer.geometry.projection import centred_intrinsics, unproject
 from threer.models import Fast3R, Fast3RConfig
 from threer.nn.dpt import DPTDims
+from threer.pipelines.cameras import estimate_focal
 from threer.pipelines.joint import JointSession, align_local
 from threer.types import Frame, Pointmap, Prediction, Sim3, Update, View
 
@@ -146,6 +147,24 @@ def test_a_view_that_does_not_fit_keeps_its_common_points() -> None:
     assert session.report["unaligned"] == ["1.png"]
     assert float(updates[1].points.xyz[..., 2].mean()) > 2
     np.testing.assert_allclose(updates[1].c2w, pose(1), atol=2e-3)
+
+
+def test_the_focal_length_is_of_the_first_view_without_its_least_sure_tenth() -> None:
+    class Noisy(ExactModel):
+        def __call__(self, views: Sequence[View], **settings: int) -> list[Prediction]:
+            predictions = super().__call__(views, **settings)
+            for prediction in predictions:
+                xy = prediction.points.xyz[..., :2]
+                xy += 0.05 * torch.randn(xy.shape, generator=torch.Generator().manual_seed(3))
+            self.first = Pointmap(predictions[0].points.xyz[0].clone(), predictions[0].points.conf[0])
+            return predictions
+
+    model = Noisy()
+    updates = run(JointSession(model), FRAMES)
+    expected = estimate_focal(model.first, keep=0.9, iterations=100)
+    assert abs(estimate_focal(model.first, keep=1.0, iterations=100) / expected - 1) > 1e-4
+    for update in updates:
+        assert update.K[0, 0] == update.K[1, 1] == pytest.approx(2 * expected, rel=1e-7)
 
 
 def test_fast3r_gives_the_same_whatever_the_chunks() -> None:
