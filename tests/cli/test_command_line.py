@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 
 from threer.cli import main
+from threer.cli.reconstruct import Bar
 from threer.io.runs import Scene
 from threer.models.checkpoints import save_checkpoint
 from threer.models.slam3r import SLAM3R, SLAM3RConfig
-from threer.types import Checkpoint
+from threer.types import Checkpoint, Update
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,29 @@ def test_summary_goes_to_standard_error(
     assert captured.out == ""
     for words in ("slam3r", "tiny", "Apache-2.0", "points.ply"):
         assert words in captured.err
+
+
+def test_a_stopped_run_is_resumed_and_a_complete_one_is_named(
+    images: Path, tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    command = ["reconstruct", str(images), "-o", str(out), "--weights", weights, "--save-every", "0", *FAST]
+
+    def stop(bar: Bar, update: Update) -> None:
+        if update.frame.index == 6:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bar, "on", stop)
+        assert main(command) == 130
+    assert main(command) == 1
+    assert "resume or overwrite it" in " ".join(capsys.readouterr().err.split())
+    assert main([*command, "--resume"]) == 0
+    assert "going on after 6 frames" in capsys.readouterr().err
+    assert main([*command, "--resume", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "is already complete" in " ".join(captured.err.split())
+    assert json.loads(captured.out)["counts"]["final"] == 10
 
 
 def test_several_files_and_commas_in_intrinsics(images: Path, tmp_path: Path, weights: str) -> None:
