@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -56,8 +57,15 @@ class SourceConfig:
     source later."""
 
     def __post_init__(self) -> None:
-        if self.fps is not None and not self.fps > 0:
+        for name, value in (("fps", self.fps), ("start", self.start), ("end", self.end)):
+            if value is not None and not math.isfinite(value):
+                raise ThreerError(f"{name} must be a finite number, got {value}")
+        if self.fps is not None and self.fps <= 0:
             raise ThreerError(f"fps must be positive, got {self.fps}")
+        if self.start is not None and self.start < 0:
+            raise ThreerError(f"start must not be negative, got {self.start}")
+        if self.end is not None and self.end <= 0:
+            raise ThreerError(f"end must be positive, got {self.end}")
         if self.max_frames is not None and self.max_frames < 1:
             raise ThreerError(f"max_frames must be at least 1, got {self.max_frames}")
         if self.start is not None and self.end is not None and self.end <= self.start:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 
@@ -129,6 +130,8 @@ def test_what_cannot_be_opened_is_explained(tmp_path: Path) -> None:
     assert ".jpg" in error(tmp_path)
     assert "no file matches the pattern" in error(f"{tmp_path}/*.png")
     assert "empty" in error([])
+    assert "the source is empty" in error("")
+    assert "names no folder" in error("watch:")
     (tmp_path / "a.txt").write_text("hello")
     (tmp_path / "b.txt").write_text("hello")
     assert "neither a video nor an image" in error(tmp_path / "a.txt")
@@ -159,6 +162,38 @@ def test_no_permission(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Path, "exists", lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
         assert "no permission to look into" in error(photos)
+
+
+@pytest.mark.parametrize("refused", ["image", "recording"])
+def test_a_folder_that_may_not_be_entered(tmp_path: Path, refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its names can be listed, but nothing in it can be looked at: not an image, not a recording."""
+    if refused == "image":
+        save_grey(tmp_path / "a.png")
+    inside = Path.stat
+
+    def stat(path: Path, **options: object) -> os.stat_result:
+        if path.parent == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        return inside(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert f"no permission to list or enter the folder {tmp_path}" in error(tmp_path)
+
+
+def test_media_left_out_of_a_folder_are_noted_once(photos: Path) -> None:
+    for name in ("a.gif", "b.GIF", "c.mp4"):
+        (photos / name).write_bytes(b"")
+    for source in (open_source(photos), open_source(f"{photos}/*")):
+        assert len(list(source)) == 12
+        assert len(source.notes) == 1
+        assert source.notes[0].startswith("3 files are left out (.gif, .mp4); images are files that end in .bmp")
+
+
+def test_a_list_of_videos_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, [np.zeros((16, 16, 3), np.uint8)] * 3, fps=10)
+    assert "give one video" in error([tmp_path / "a.mp4", tmp_path / "b.mp4"])
+    assert open_source([tmp_path / "a.mp4"]).kind == "video"
 
 
 def test_only_one_picture_is_decoded_at_a_time(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +238,21 @@ def test_to_frame_keeps_what_the_picture_knows(tmp_path: Path) -> None:
     np.testing.assert_allclose(frame.to_original @ [15.5, 15.5, 1], [31.5, 19.5], atol=1)
 
 
-@pytest.mark.parametrize("wrong", [{"idle": 0}, {"timeout": -1}, {"reconnects": -1}, {"fps": 0}, {"max_frames": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"idle": 0},
+        {"timeout": -1},
+        {"reconnects": -1},
+        {"fps": 0},
+        {"fps": math.inf},
+        {"start": -1},
+        {"start": math.nan},
+        {"end": 0},
+        {"end": math.nan},
+        {"max_frames": 0},
+    ],
+)
 def test_settings_that_cannot_be_meant(wrong: dict[str, float]) -> None:
     with pytest.raises(ThreerError, match=f"^{next(iter(wrong))} must "):
         SourceConfig(**wrong)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path, PurePath
 
@@ -16,7 +17,9 @@ from threer.io.images import IMAGE_SUFFIXES, RGBImage, load_image
 
 IMAGES_LOOKED_FOR = "images are files that end in " + ", ".join(sorted(IMAGE_SUFFIXES))
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"})  # only for hints: content decides
+# Only for hints: content decides.
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm"})
+_MEDIA_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".avif", ".jp2", ".jxl", ".exr", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 
 _NUMBERED = re.compile(r"(?P<text>.*?)(?P<number>\d+(?:\.\d+)?)")
 
@@ -77,26 +80,28 @@ def _size(path: Path) -> int | None:
         return None  # it will be skipped
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The images directly in a folder, in natural order, without hidden files. Raises `SourceError` if none."""
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except PermissionError:
-        raise SourceError(f"no permission to list the folder {folder}") from None
-    images = natural_order(entry for entry in entries if is_image_name(entry) and entry.is_file())
-    if images:
-        return images
-    raise SourceError(f"no images in the folder {folder}; {_where_else(entries) or IMAGES_LOOKED_FOR}")
+def visible_in(folder: Path) -> list[Path]:
+    """What lies directly in a folder, without hidden files, in natural order."""
+    return natural_order(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
-def _where_else(entries: list[Path]) -> str:
+def left_out(paths: Iterable[Path]) -> str | None:
+    """A note about files that their owner may expect to be used, and whose suffix keeps them out."""
+    suffixes = Counter(suffix for path in paths if (suffix := path.suffix.lower()) in _MEDIA_SUFFIXES)
+    if not suffixes:
+        return None
+    files = "1 file is" if suffixes.total() == 1 else f"{suffixes.total()} files are"
+    return f"{files} left out ({', '.join(sorted(suffixes))}); {IMAGES_LOOKED_FOR}"
+
+
+def where_else(entries: Iterable[Path]) -> str:
     """What a folder without images holds that its owner may have meant."""
-    for entry in natural_order(entries):
+    for entry in entries:
         if entry.suffix.lower() in VIDEO_SUFFIXES:
             return f"to read the video in it, give {entry}"
         if entry.is_dir() and os.access(entry, os.R_OK | os.X_OK) and any(map(is_image_name, entry.iterdir())):
             return f"there are some in its subfolder: give {entry}"
-    return ""
+    return IMAGES_LOOKED_FOR
 
 
 def is_image_name(path: PurePath) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -82,6 +83,12 @@ class FrameSource(ABC):
         self.skipped: list[SkippedFrame] = []
         self._on_skip = on_skip
         self._stopped = Event()
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """(start, end) in seconds of what is asked for: everything, where nothing is said."""
+        start, end = self.config.start, self.config.end
+        return 0.0 if start is None else start, math.inf if end is None else end
 
     def stop(self) -> None:
         """End the frames, now and for good; may be called from any thread. Who waits for a frame is let go."""

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from threer.config import SourceConfig
 from threer.errors import SourceError
-from threer.io.folders import IMAGES_LOOKED_FOR, ImageFiles, images_in, is_image_name, natural_order
+from threer.io.folders import (
+    IMAGES_LOOKED_FOR,
+    VIDEO_SUFFIXES,
+    ImageFiles,
+    is_image_name,
+    left_out,
+    natural_order,
+    visible_in,
+    where_else,
+)
 from threer.io.frames import FrameSource, RawFrame, SkippedFrame, to_frame
 from threer.io.live import open_live
 from threer.io.live.recording import Recording, find_recording
@@ -38,6 +47,8 @@ def open_source(
     config = config or SourceConfig()
     if not isinstance(source, str | Path):
         return _open_list([Path(entry).expanduser() for entry in source], config, on_skip)
+    if source == "":
+        raise SourceError("the source is empty; give a folder, a pattern, a video or an image")
     if isinstance(source, str) and (live := open_live(source, config, on_skip)):
         return live
     path = Path(source).expanduser()
@@ -52,12 +63,21 @@ def open_source(
 
 def _open_folder(path: Path, config: SourceConfig, on_skip: Callable[[SkippedFrame], None] | None) -> FrameSource:
     try:
-        images = images_in(path)
-    except SourceError:
-        if (session := find_recording(path)) is None:
-            raise
-        return Recording(session, config, on_skip)
-    return ImageFiles(images, str(path), config, on_skip)
+        entries = visible_in(path)
+        images = [entry for entry in entries if is_image_name(entry) and entry.is_file()]
+        if images:
+            return _noting_left_out(ImageFiles(images, str(path), config, on_skip), entries)
+        if session := find_recording(path):
+            return Recording(session, config, on_skip)
+        raise SourceError(f"no images in the folder {path}; {where_else(entries)}")
+    except PermissionError:
+        raise SourceError(f"no permission to list or enter the folder {path}; change its rights") from None
+
+
+def _noting_left_out(source: ImageFiles, found: list[Path]) -> ImageFiles:
+    if note := left_out(found):
+        source.notes.append(note)
+    return source
 
 
 def _open_list(
@@ -74,6 +94,8 @@ def _open_list(
         _check_readable(path)
     if len(paths) == 1:
         return _open_file(paths[0], config, on_skip)
+    if video := next((path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES), None):
+        raise SourceError(f"{video} is a video; a list may hold image files only, so give one video by itself")
     return ImageFiles(paths, f"a list of {len(paths)} files", config, on_skip)
 
 
@@ -87,7 +109,7 @@ def _open_pattern(
         )
     images = [path for path in matches if is_image_name(path)]
     if images:
-        return ImageFiles(images, str(pattern), config, on_skip)
+        return _noting_left_out(ImageFiles(images, str(pattern), config, on_skip), matches)
     if len(matches) == 1:
         return _open_file(matches[0], config, on_skip)
     raise SourceError(f"none of the {len(matches)} files that match {pattern} is an image ({IMAGES_LOOKED_FOR})")

@@ -68,20 +68,21 @@ class VideoFile(FrameSource):
             self.notes.append(f"the video's pixels are not square ({pixel_shape}); they are used as they are")
         if config.fps and self.rate and config.fps > self.rate * 1.01:
             self.notes.append(f"the video has {self.rate:.4g} frames per second, so every frame is taken")
-        if config.start and self.duration and config.start >= self.duration:
-            raise SourceError(f"start ({config.start:g} s) is after the end of {path} ({self.duration:.2f} s)")
+        start, _ = self.span
+        if self.duration and start >= self.duration:
+            raise SourceError(f"start ({start:g} s) is after the end of {path} ({self.duration:.2f} s)")
         self.expected = self._expect()
 
     def _expect(self) -> int | None:
         if self.duration is None or self.rate is None:
             return self.config.max_frames
-        span = min(self.config.end or math.inf, self.duration) - (self.config.start or 0)
-        rate = min(self.config.fps or math.inf, self.rate)
-        count = max(1, math.ceil(round(span * rate, 3)))
+        start, end = self.span
+        rate = self.rate if self.config.fps is None else min(self.config.fps, self.rate)
+        count = max(1, math.ceil(round((min(end, self.duration) - start) * rate, 3)))
         return min(count, self.config.max_frames or count)
 
     def _pictures(self) -> Generator[tuple[float, str, RGBImage], None, None]:
-        start, end = self.config.start or 0.0, self.config.end or math.inf
+        start, end = self.span
         timed = self._frames(start, end)
         for time, frame in nearest_to_ticks(timed, self.config.fps, start) if self.config.fps else timed:
             yield time, self._frame_name(time), upright_picture(frame)
@@ -173,9 +174,9 @@ class VideoFile(FrameSource):
         if self.skipped:
             return f"no frame of {self.path} can be decoded: {self.skipped[0].reason}; re-encode the video"
         if self.config.start is not None or self.config.end is not None:
-            return (
-                f"{self.path} has no frame between {self.config.start or 0:g} s and {self.config.end or 'its end'}"
-            )
+            start, end = self.span
+            until = "its end" if self.config.end is None else f"{end:g} s"
+            return f"{self.path} has no frame between {start:g} s and {until}"
         return f"no frame of {self.path} can be decoded; re-encode the video"
 
 

@@ -30,6 +30,8 @@ def open_live(
     if not colon or len(scheme) < 2:  # one letter is a drive
         return None
     if scheme == "watch":
+        if not rest:
+            raise SourceError("'watch:' names no folder; give one, as in watch:photos")
         return WatchedFolder(Path(rest).expanduser(), config, on_skip)
     if scheme == "camera":
         if not rest.isdecimal():

@@ -8,7 +8,6 @@ change their size. All grow frame by frame, so that whatever ends the session, i
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
@@ -116,7 +115,7 @@ class Recording(FrameSource):
         self.folder = folder
         self.name = str(folder)
         self.kind, entries = _read_index(folder / INDEX)
-        start, end = config.start or 0.0, config.end or math.inf
+        start, end = self.span
         pace = Pace(config.fps if self.kind == "video" else None)
         self._entries = [(e, start <= e.seconds < end and pace.takes(e.seconds)) for e in entries]
         taken = sum(take for _, take in self._entries)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
@@ -43,7 +42,7 @@ class LiveSource(FrameSource):
         """Every frame that comes in, with rising times from 0."""
 
     def _pictures(self) -> Generator[tuple[float, str, RGBImage], None, None]:
-        start, end = self.config.start or 0.0, self.config.end or math.inf
+        start, end = self.span
         pace = Pace(self.config.fps if self.kind == "video" else None)
         self._skips = 0
         with ExitStack() as closed:
