@@ -8,6 +8,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,3 +305,37 @@ def test_dust3r_streams_what_is_more_than_a_pair(folder: Path, tmp_path: Path, c
         threer.reconstruct(folder, tmp_path / "out", config, observers=[Stop(5)], method="dust3r-stream")
     threer.reconstruct(folder, tmp_path / "out", config, method="dust3r-stream", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "out")
+
+
+@pytest.mark.parametrize("device", ["xyz", "", "cuda:x", "cpu:0", "cuda:99", "mps:1"])
+def test_a_device_that_is_not_here_is_said_plainly(
+    device: str, folder: Path, tmp_path: Path, config: ReconstructConfig
+) -> None:
+    with pytest.raises(ThreerError, match="device"):
+        threer.reconstruct(folder, tmp_path / "out", config, device=device)
+
+
+def test_the_source_folder_is_not_written_into(folder: Path, config: ReconstructConfig) -> None:
+    with pytest.raises(RunError, match="is the source itself"):
+        threer.reconstruct(folder, folder, config)
+    assert len(list(folder.iterdir())) == COUNT
+
+
+def test_a_failure_while_finishing_is_marked(
+    folder: Path, tmp_path: Path, config: ReconstructConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from threer.io.runs import RunWriter
+
+    finish = RunWriter.finish
+
+    def fails_at_first(self: RunWriter, state: Any, report: Any) -> Scene:
+        if state == "complete":
+            raise RunError("the disk is full")
+        return finish(self, state, report)
+
+    monkeypatch.setattr(RunWriter, "finish", fails_at_first)
+    with pytest.raises(RunError, match="disk is full"):
+        threer.reconstruct(folder, tmp_path / "out", config)
+    scene = Scene.open(tmp_path / "out")
+    assert scene.state == "failed"
+    assert len(scene) == COUNT

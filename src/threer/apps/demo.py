@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 from threer.config import ReconstructConfig
 from threer.data.synthetic import Clip, render_clip
 from threer.evaluation.scores import Collector, Truth, score_run, score_table, true_depth
-from threer.io.atomic import write_json
+from threer.io.atomic import os_errors_as_run_errors, write_json
 from threer.io.video import write_video
 from threer.models.registry import packaged_folder
 from threer.pipelines.reconstruct import reconstruct
@@ -31,7 +31,8 @@ SHOWN = (0.1, 0.5, 0.9)
 def demo(out: Path, seed: int) -> int:
     """Film, reconstruct, score, draw; everything goes into ``out``. Returns the exit code."""
     console = Console()
-    out.mkdir(parents=True, exist_ok=True)
+    with os_errors_as_run_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     console.print(f"1/4  filming {FRAMES} frames of a made-up room (seed {seed})")
     clip = render_clip(seed, FRAMES, SIZE)
     video = out / "walk.mp4"

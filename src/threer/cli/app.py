@@ -40,7 +40,7 @@ def run(argv: list[str]) -> int:
         console.print(f"threer: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
-        console.print("threer: interrupted; all frames that were final are kept", markup=False)
+        console.print("threer: interrupted", markup=False)
         return 130
 
 
@@ -58,10 +58,11 @@ def _reconstruct_with_defaults(argv: list[str]) -> Any:
         config: tyro.conf.OmitArgPrefixes[ReconstructConfig] = defaults,
         json: bool = False,
     ) -> int:
-        """Reconstruct a video, a folder or glob of images, or a list of image files.
+        """Reconstruct a video, images, a camera or a stream.
 
         Args:
-            source: A video file, a folder, a glob in quotes, or image files.
+            source: A video file, a folder, a glob in quotes, image files, or something live: camera:0,
+                watch:FOLDER, or the address of a stream (http, rtsp, udp …).
             out: Folder of the run.
             config: Settings.
             json: Print the report as JSON on standard output, and nothing else.

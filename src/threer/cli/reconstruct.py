@@ -22,12 +22,23 @@ from threer.pipelines.reconstruct import Start
 from threer.pipelines.reconstruct import reconstruct as run
 from threer.types import Update
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 def reconstruct(source: str | Sequence[str], out: Path, config: ReconstructConfig, *, json: bool = False) -> int:
     """Reconstruct ``source`` into ``out``, telling on standard error what happens."""
     console = Console(stderr=True)
     with Bar(console) as bar:
-        scene = run(source, out, config, observers=[bar], on_start=bar.start)
+        try:
+            scene = run(source, out, config, observers=[bar], on_start=bar.start)
+        except KeyboardInterrupt:
+            if bar.started:
+                kept = len(Scene.open(out))
+                text = f"interrupted: {kept} final frames are kept in {out}; --resume goes on from there"
+                console.print(f"threer: {text}", highlight=False, markup=False, soft_wrap=True)
+                return INTERRUPTED
+            raise
     if not bar.started:
         console.print(f"{out} is already complete", highlight=False, markup=False)
     if json:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +21,7 @@ from threer.errors import RunError, ThreerError
 from threer.io.runs import RunWriter, Scene, lock_folder
 from threer.io.runs.layout import PREVIEW
 from threer.io.runs.scene import read_run
-from threer.io.sources import FrameSource, open_source, to_frame
+from threer.io.sources import FrameSource, RawFrame, open_source, to_frame
 from threer.pipelines.live import LiveFeed
 from threer.pipelines.methods import load_method, make_session
 from threer.pipelines.recurrent import RecurrentSession
@@ -81,7 +83,12 @@ def reconstruct(
     """
     config = dataclasses.replace(config or ReconstructConfig(), **settings)
     clock = _Clock()
+    out = Path(out)
     frames = open_source(source, config.frames())
+    if isinstance(source, str | Path) and out.is_dir() and out.resolve() == Path(source).resolve():
+        raise RunError(
+            f"{out} is the source itself; what comes out would lie among the images: choose another folder"
+        )
     with clock("loading"):
         device = _device(config.device)
         choice, model = load_method(frames, config, device)
@@ -89,14 +96,13 @@ def reconstruct(
     checkpoint = model.checkpoint
     assert checkpoint is not None
     recorded = {
-        "source": str(source),
+        "source": frames.name if frames.live else str(source),  # a stream's address may hold a password
         "fingerprint": frames.fingerprint(),
         "device": device,
         **dataclasses.asdict(config),
         "method": choice.method,
     }
     weights = {**dataclasses.asdict(checkpoint), "fingerprint": weights_fingerprint(model)}
-    out = Path(out)
     rereadable = recorded["fingerprint"] is not None
     if isinstance(session, RecurrentSession) and config.recurrent.second_pass and not rereadable:
         raise ThreerError(
@@ -161,14 +167,23 @@ def _stream(
         }
 
     feed = LiveFeed(frames) if frames.live else None
+    pictures = dropwhile(lambda raw: raw.index < taken, feed or frames)
+
+    def next_frame() -> RawFrame | None:
+        with clock("reading"):
+            try:
+                return next(pictures, None)
+            except KeyboardInterrupt:
+                if feed is None:
+                    raise
+                feed.close()  # how a live source is told that it was enough
+                return None
 
     def left_out() -> list[Update]:
         return [Update("dropped", frame, message=TOO_SLOW) for frame in feed.dropped()] if feed else []
 
     try:
-        with clock("reading"):
-            raw = next(iterator := dropwhile(lambda raw: raw.index < taken, feed or frames), None)
-        while raw is not None:
+        while (raw := next_frame()) is not None:
             deliver(left_out())
             with clock("reading"):
                 frame = to_frame(raw, spec)
@@ -178,8 +193,6 @@ def _stream(
             if saver.due and isinstance(session, StreamingSession):
                 with clock("saving"):
                     saver.save(session, writer, raw.index + 1, clock.seconds())
-            with clock("reading"):
-                raw = next(iterator, None)
         deliver(left_out())
         with clock("reconstruction"):
             updates = session.finish()
@@ -187,13 +200,26 @@ def _stream(
         if isinstance(session, RecurrentSession):
             _review(frames, spec, session, deliver, clock)
             session.save_state(writer.out)
+        writer.finish("complete", report())
     except BaseException as error:  # whatever it is, what was final stays, and the caller hears of it
         if feed:
             feed.close()
-        with suppress(RunError):
+        with suppress(RunError), _not_interrupted():
             writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
         raise
-    writer.finish("complete", report())
+
+
+@contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """Further Ctrl-C are too late here: the run is being closed, which takes a moment."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _review(
@@ -257,11 +283,16 @@ class _Clock:
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """The device to run on. Raises ThreerError for one that is not here."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+    kind, _, number = name.partition(":")
+    if kind not in present or (number and not (kind == "cuda" and number.isdecimal())):
+        raise ThreerError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0, cuda:1 …, mps")
+    if not present[kind] or (number and int(number) >= torch.cuda.device_count()):
+        raise ThreerError(f"the device {name!r} is not on this machine; use --device auto or cpu")
+    return name
 
 
 def peak_memory_mib() -> float | None:

@@ -122,7 +122,10 @@ class StreamingSession:
         self._ended = True
         if self._count < 2:
             found = "no frame" if self._count == 0 else "one frame"
-            raise ReconstructionError(f"{found} to reconstruct from; a stream needs at least 2, moving a little")
+            raise ReconstructionError(
+                f"{found} to reconstruct from; a stream needs at least 2, moving a little "
+                "(fps and max_frames may have left out the others)"
+            )
         return self._run()
 
     def _run(self) -> list[Update]:
