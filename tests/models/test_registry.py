@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ from threer.models import (
     registry,
     save_checkpoint,
 )
+from threer.models.inspect import describe
+from threer.models.unpickle import read_pickle
 from threer.nn.dpt import DPTDims
 from threer.types import Checkpoint
 
@@ -120,6 +123,61 @@ def test_changed_or_broken_files_are_noticed(tiny: SLAM3R, tmp_path: Path) -> No
         load_model(tmp_path)
 
 
+def test_what_a_description_lacks_or_gets_wrong_is_said(tiny: SLAM3R, tmp_path: Path) -> None:
+    save_checkpoint(tiny, tmp_path, CARD)
+    config = tmp_path / "config.json"
+    good = json.loads(config.read_text())
+    for changes, message in (
+        ({"config": None}, r'config\.json holds no settings under "config"; copy it again'),
+        (
+            {"config": good["config"] | {"enc_dim": "x"}},
+            r"config\.json: its settings make no network .*get it again",
+        ),
+        ({"config": good["config"] | {"dec_depth": -2.5}}, r"config\.json: "),
+        ({"family": ["slam3r"]}, r"config\.json describes no checkpoint"),
+        ({"sha256": "0"}, r"config\.json describes no checkpoint"),
+    ):
+        config.write_text(json.dumps(good | changes))
+        for read in (load_model, lambda path: describe(str(path))):
+            with pytest.raises(CheckpointError, match=message) as caught:
+                read(tmp_path)
+            assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_missing_or_forbidden_are_named(
+    tiny: SLAM3R, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tiny, tmp_path, CARD)
+    torch.save({}, tmp_path / "model.pth")
+    opened, forbidden = Path.open, ""
+
+    def refusing(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == forbidden:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    for forbidden in ("config.json", "model.safetensors", "model.pth"):
+        given = tmp_path / "model.pth" if forbidden == "model.pth" else tmp_path
+        with pytest.raises(CheckpointError, match=f"no permission to read .*{forbidden}; change the rights"):
+            load_model(given)
+    with pytest.raises(CheckpointError, match=r"no permission to read .*model\.pth"):
+        read_pickle(tmp_path / "model.pth")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing; copy the weights again"):
+        load_model(tmp_path)
+
+
+def test_our_weights_without_their_description_hint_at_the_folder(tiny: SLAM3R, tmp_path: Path) -> None:
+    save_checkpoint(tiny, tmp_path, CARD)
+    hint = r"give the folder in which model\.safetensors and that config\.json lie together"
+    with pytest.raises(CheckpointError, match=hint):
+        load_model(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=hint):
+        load_model(tmp_path)
+
+
 def test_weights_that_do_not_fit_are_not_written(tiny: SLAM3R, tmp_path: Path) -> None:
     with torch.no_grad():
         tiny.i2p.bridge.weight[0, 0] = 1e6
@@ -206,7 +264,7 @@ def test_weights_that_are_not_on_the_hub_say_where_they_belong(
 
 
 def test_unknown_names_list_the_known(shelf: Path) -> None:
-    for name in ("slamr", "slam3r@home", "slam3r-mini@hub"):
+    for name in ("", "slamr", "slam3r@home", "slam3r-mini@hub"):
         with pytest.raises(CheckpointError, match=f"unknown weights '{name}'; valid: slam3r-mini, slam3r, dust3r"):
             load_model(name)
 

@@ -8,6 +8,7 @@ import math
 import pickle
 import sys
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,15 @@ def test_foreign_files(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_pickle_is_refused_in_one_line_without_warnings(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps({"a": [1, 2]}, protocol=4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(CheckpointError, match="it is not a PyTorch weight file"):
+            load_model(path)
 
 
 class Evil:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from threer.errors import CheckpointError, ThreerError
 from threer.models import keymap
+from threer.models.access import reading
 from threer.models.arguments import as_published
 from threer.models.backbone import NetworkConfig
 from threer.models.cut3r import CUT3R, CUT3RConfig
@@ -62,6 +63,7 @@ FAMILY_NAMES = {
     "fast3r": "Fast3R",
     "croco": "CroCo, which only starts a training",
 }
+_OWN_NAMES = ("encoder.blocks.", "i2p.encoder.blocks.")  # how tensors of our own format are called, and no others
 UNKNOWN_LICENCE = "unknown: ask whoever made the file"
 T = TypeVar("T")
 
@@ -73,9 +75,11 @@ def load_path(path: Path) -> Model:
     Raises CheckpointError.
     """
     model: Model
-    if path.is_dir() and (path / CONFIG).is_file() and "threer" in read_json(path / CONFIG):
+    if is_own_format(path):
         return load_checkpoint(path)
-    if path.is_dir() and (halves := find_halves(path)):
+    with reading(path):
+        halves = find_halves(path) if path.is_dir() else None
+    if halves:
         model = load_slam3r(*halves)
         files = tuple(str(half) for half in halves)
     else:
@@ -86,6 +90,12 @@ def load_path(path: Path) -> Model:
         model, files = network, (str(path),)
     model.checkpoint = Checkpoint(path.name, family_of(model), files, UNKNOWN_LICENCE)
     return model
+
+
+def is_own_format(path: Path) -> bool:
+    """Whether ``path`` is a folder in our own format, whole or not. Raises CheckpointError if it cannot be read."""
+    with reading(path):
+        return path.is_dir() and (path / CONFIG).is_file() and "threer" in read_json(path / CONFIG)
 
 
 def family_of(model: Model) -> str:
@@ -131,6 +141,11 @@ def load_published(path: Path, expected: str | None = None) -> Network:
     state = keymap.strip_prefix(contents.tensors)
     family = detect_family(state)
     if family is None:
+        if any(name.startswith(_OWN_NAMES) for name in state):
+            raise CheckpointError(
+                f"{path} holds weights in threer's own format, without what their {CONFIG} says of them; give the "
+                f"folder in which {WEIGHTS} and that {CONFIG} lie together"
+            )
         name = next(iter(state), None)
         raise CheckpointError(f"{path} is not a network known here: it begins with tensor {name}")
     if expected not in (None, family):
@@ -140,7 +155,8 @@ def load_published(path: Path, expected: str | None = None) -> Network:
     arguments = as_published(contents.arguments)
     if family == "slam3r_l2w":  # tokens come from the other half's encoder, of which this is a copy
         arguments["need_encoder"] = False
-    return _naming(path, lambda: from_official(family, arguments, state))
+    settings = path / CONFIG if path.is_dir() else path
+    return _building(settings, lambda: from_official(family, arguments, state))
 
 
 def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
@@ -174,41 +190,48 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
 
 def load_checkpoint(folder: Path) -> Model:
     """Read what `save_checkpoint` wrote. Raises CheckpointError."""
-    described = read_json(folder / CONFIG)
-    if described.get("threer") != FORMAT:
-        raise CheckpointError(
-            f"{folder} has checkpoint format {described.get('threer')}, this version reads {FORMAT}; update threer"
-        )
-    card, family = read_card(folder), FAMILIES[described["family"]]
+    model, card = empty_network(folder), read_card(folder)
     wanted = card.sha256.get(WEIGHTS)
     tensors = read_safetensors(folder / WEIGHTS)
     if wanted and sha256_of(folder / WEIGHTS) != wanted:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file that {CONFIG} describes: its SHA-256 differs")
-
-    def build() -> Model:
-        with torch.device("meta"):
-            return family.build(family.config.from_dict(described["config"]))
-
-    model = _naming(folder, build)
     _naming(folder, lambda: keymap.fill(model, tensors))
     model.checkpoint = card
     return model.eval()
 
 
+def empty_network(folder: Path) -> Model:
+    """The network of a checkpoint in our own format, on the meta device: shapes without values.
+
+    Raises CheckpointError.
+    """
+    described = read_json(folder / CONFIG)
+    if described.get("threer") != FORMAT:
+        raise CheckpointError(
+            f"{folder} has checkpoint format {described.get('threer')}, this version reads {FORMAT}; update threer"
+        )
+    family, settings = FAMILIES[read_card(folder).family], described.get("config")
+    if not isinstance(settings, dict):
+        raise CheckpointError(f'{folder / CONFIG} holds no settings under "config"; copy it again, whole')
+    with torch.device("meta"):
+        return _building(folder / CONFIG, lambda: family.build(family.config.from_dict(settings)))
+
+
 def read_card(folder: Path) -> Checkpoint:
     """Name, licence and the rest of a checkpoint in our own format, without its weights."""
     described = read_json(folder / CONFIG)
-    card, family = described.get("card"), described.get("family")
-    if not isinstance(card, dict) or family not in FAMILIES:
+    card, family, sha256 = described.get("card"), described.get("family"), described.get("sha256", {})
+    known = isinstance(family, str) and family in FAMILIES
+    if not known or not isinstance(card, dict) or not isinstance(sha256, dict):
         raise CheckpointError(f"{folder / CONFIG} describes no checkpoint: it needs a card and a known family")
     return Checkpoint(
         name=str(card.get("name", folder.name)),
-        family=family,
+        family=str(family),
         files=(str(folder / WEIGHTS),),
         licence=str(card.get("licence", UNKNOWN_LICENCE)),
         metric=bool(card.get("metric", False)),
         description=str(card.get("description", "")),
-        sha256=dict(described.get("sha256", {})),
+        sha256=sha256,
     )
 
 
@@ -218,3 +241,12 @@ def _naming(path: Path, action: Callable[[], T]) -> T:
         return action()
     except ThreerError as error:
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def _building(path: Path, action: Callable[[], T]) -> T:
+    """Make a network of the settings in ``path``, whatever values stand there."""
+    try:
+        return _naming(path, action)
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: its settings make no network ({reason}); get it again, whole") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from threer.errors import CheckpointError
+from threer.models.access import reading
 from threer.models.unpickle import constructor_text, parse_constructor, read_pickle
 
 CONFIG = "config.json"
@@ -35,44 +37,48 @@ def read_weights(path: Path) -> Contents:
 
     Raises CheckpointError when it is missing, truncated, foreign or unsafe to read.
     """
-    if path.is_dir():
-        arguments = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
-        if (path / WEIGHTS).is_file():
-            return Contents(path, read_safetensors(path / WEIGHTS), arguments)
-        if (path / INDEX).is_file():
-            return Contents(path, _read_shards(path), arguments)
-        raise CheckpointError(f"{path} holds neither {WEIGHTS} nor {INDEX}")
-    if not path.is_file():
-        raise CheckpointError(f"no such file or folder: {path}")
-    with path.open("rb") as file:
-        start = file.read(24)
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights; fetch the file itself")
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
-        return Contents(path, read_safetensors(path), {})
-    if start.startswith(b"PK") or start.startswith(b"\x80"):
-        return _read_pth(path)
-    raise CheckpointError(f"{path} is neither a safetensors nor a PyTorch file ({path.stat().st_size:,} bytes)")
+    with reading(path):
+        if path.is_dir():
+            arguments = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+            if (path / WEIGHTS).is_file():
+                return Contents(path, read_safetensors(path / WEIGHTS), arguments)
+            if (path / INDEX).is_file():
+                return Contents(path, _read_shards(path), arguments)
+            raise CheckpointError(f"{path} holds neither {WEIGHTS} nor {INDEX}")
+        if not path.is_file():
+            raise CheckpointError(f"no such file or folder: {path}")
+        with path.open("rb") as file:
+            start = file.read(24)
+        if start.startswith(b"version https://git-lfs"):
+            raise CheckpointError(f"{path} is a Git LFS pointer, not the weights; fetch the file itself")
+        if path.suffix == ".safetensors" or start[8:9] == b"{":
+            return Contents(path, read_safetensors(path), {})
+        if start.startswith(b"PK") or start.startswith(b"\x80"):
+            return _read_pth(path)
+        raise CheckpointError(f"{path} is neither a safetensors nor a PyTorch file ({path.stat().st_size:,} bytes)")
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file. Raises CheckpointError with the byte counts when it is cut off."""
-    size = path.stat().st_size
+    with reading(path), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        header_size = int.from_bytes(file.read(8), "little")
+        if size < 8 or 8 + header_size > size:
+            raise CheckpointError(
+                f"{path} is truncated or not a safetensors file: its header needs {8 + header_size:,} bytes, "
+                f"{size:,} are there"
+            )
+        text = file.read(header_size)
     try:
-        with path.open("rb") as file:
-            header_size = int.from_bytes(file.read(8), "little")
-            if size < 8 or 8 + header_size > size:
-                raise CheckpointError(
-                    f"{path} is truncated or not a safetensors file: its header needs {8 + header_size:,} bytes, "
-                    f"{size:,} are there"
-                )
-            header = json.loads(file.read(header_size))
+        header = json.loads(text)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         expected = 8 + header_size + max(ends, default=0)
         if expected != size:
             word = "truncated" if size < expected else "damaged"
             raise CheckpointError(f"{path} is {word}: its header announces {expected:,} bytes, {size:,} are there")
-        return load_file(path)
+        with reading(path):
+            return load_file(path)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file: {error} ({size:,} bytes)") from None
 
@@ -80,9 +86,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; Infinity is allowed, as the Hub's model mixin writes it."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
+        with reading(path):
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a JSON file: {error}") from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} is not a JSON object")
     return loaded
@@ -90,7 +97,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

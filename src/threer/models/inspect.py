@@ -9,8 +9,15 @@ import torch
 from torch import nn
 
 from threer.errors import CheckpointError
-from threer.models.checkpoints import FAMILIES, UNKNOWN_LICENCE, Model, family_of, read_card, save_checkpoint
-from threer.models.files import CONFIG, read_json
+from threer.models.checkpoints import (
+    UNKNOWN_LICENCE,
+    Model,
+    empty_network,
+    family_of,
+    is_own_format,
+    read_card,
+    save_checkpoint,
+)
 from threer.models.registry import entries, is_name, load_model
 from threer.models.slam3r import SLAM3R
 from threer.types import Checkpoint
@@ -30,11 +37,8 @@ def describe(name_or_path: str) -> dict[str, Any]:
         if not entry.paths:
             return _card(card) | {"on_disk": False}
         folder = entry.paths[0]
-    if (folder / CONFIG).is_file() and "threer" in read_json(folder / CONFIG):
-        card = card or read_card(folder)
-        family = FAMILIES[card.family]
-        with torch.device("meta"):
-            network = family.build(family.config.from_dict(read_json(folder / CONFIG)["config"]))
+    if name_or_path and is_own_format(folder):
+        card, network = card or read_card(folder), empty_network(folder)
     else:
         network = load_model(name_or_path)
         card = network.checkpoint

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from threer.errors import CheckpointError
+from threer.models.access import reading
 from threer.models.checkpoints import Model, load_checkpoint, load_path, load_published, load_slam3r, read_card
 from threer.models.cut3r import CUT3R
 from threer.models.download import download
@@ -154,7 +155,9 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
     """
     path = Path(name_or_path)
     named = isinstance(name_or_path, str) and is_name(name_or_path.partition("@")[0])
-    if not named and (path.exists() or len(path.parts) > 1 or path.suffix):
+    with reading(path):  # an empty text is no path, though Path makes the present folder of it
+        is_path = name_or_path != "" and not named and (path.exists() or len(path.parts) > 1 or path.suffix != "")
+    if is_path:
         return load_path(path).to(device)
     entry = resolve(str(name_or_path))
     if entry.packaged:

@@ -13,6 +13,7 @@ import math
 import pickle
 import re
 import typing
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from threer.errors import CheckpointError
+from threer.models.access import reading
 
 
 class OmegaConfStub:
@@ -51,13 +53,15 @@ def _allowed() -> list[Any]:
 
 def read_pickle(path: Path) -> Any:
     """The contents of a PyTorch file, tensors on the CPU. Raises CheckpointError: damaged, or unsafe to read."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(2)
+    with reading(path):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(2)
     if start == b"PK" and not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is truncated: its table of contents is missing ({size:,} bytes are there)")
     try:
-        with torch.serialization.safe_globals(_allowed()):
+        with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle that is not torch's: the error says it
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"class (\S+)", str(error))
