@@ -56,6 +56,12 @@ def pool() -> ClipPool:
     return pool
 
 
+def test_a_torch_without_muon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ThreerError, match=r"training needs torch 2\.9 or newer.* this is torch \d"):
+        make_optimizers(torch.nn.Linear(2, 2), RECIPE)
+
+
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

@@ -7,14 +7,18 @@ import math
 import torch
 from torch import nn
 
+from threer.errors import ThreerError
 from threer.training.recipe import SLAM3RMini
 
 
 def make_optimizers(model: nn.Module, recipe: SLAM3RMini) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for the rest; no decay on norms, biases and single tokens.
 
-    Heads and patch embeddings stay with AdamW: Muon is meant for hidden layers (Jordan et al. 2024).
+    Heads and patch embeddings stay with AdamW: Muon is meant for hidden layers (Jordan et al. 2024). Raises
+    ThreerError where torch has no Muon.
     """
+    if not hasattr(torch.optim, "Muon"):
+        raise ThreerError(f"training needs torch 2.9 or newer, for its Muon; this is torch {torch.__version__}")
     hidden, matrices, vectors = [], [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
