@@ -102,6 +102,19 @@ def test_what_shows_no_camera_gives_none(what: str) -> None:
     assert camera_from_pointmap(xyz, conf, K) is None
 
 
+def test_points_behind_the_camera_agree_with_nothing() -> None:
+    c2w = camera(8)
+    front = pointmap(c2w)[::8, ::8].reshape(-1, 3).numpy()
+    pixels = np.stack(np.meshgrid(np.arange(0, SIZE, 8), np.arange(0, SIZE, 8)), axis=-1).reshape(-1, 2)
+    behind = 2 * c2w[:3, 3] - front[:40]  # through the camera's centre: the same pixels
+    result = solve_pnp(np.concatenate([front, behind]), np.concatenate([pixels, pixels[:40]]), K)
+    assert result is not None
+    assert pose_error(result.c2w, c2w)[0] < 1e-3
+    assert result.inliers[: len(front)].all()
+    assert not result.inliers[len(front) :].any()
+    assert result.count == len(front)
+
+
 def test_equal_seeds_give_equal_results_and_leave_other_generators_alone() -> None:
     xyz = pointmap(camera(4)) + 0.02 * torch.randn(SIZE, SIZE, 3, generator=torch.Generator().manual_seed(4))
     np.random.seed(7)
