@@ -122,9 +122,9 @@ def score_run(
 
 
 def score_table(scores: Sequence[Score]) -> str:
-    """The scores as a Markdown table; smaller is better except for δ."""
+    """The scores as a Markdown table; smaller is better except for δ. ATE is a share of the path's length."""
     lines = [
-        "| | AbsRel | δ<1.25 | ATE, % of path | accuracy, m | completeness, m | cameras missing |",
+        "| | AbsRel | δ<1.25 | ATE % | acc. m | compl. m | no camera |",
         "|---|---|---|---|---|---|---|",
     ]
     for s in scores:
