@@ -1,10 +1,10 @@
 """Memory, time and latency of a stream, frame by frame.
 
-    python benchmarks/stream.py [--network tiny|full] [--frames 10000] [--storage float16] [--out out/stream]
+    python benchmarks/stream.py [--network tiny|mini|full] [--frames 10000] [--storage float16] [--out out/stream]
 
-Runs random weights on a camera that goes round and round a picture: what is measured is the event loop and what
-it keeps, not the reconstruction. Writes `stream.csv` (a row per frame) and `stream.png` (the curves), and prints
-memory, time and latency for each tenth of the stream.
+Runs the packaged `mini` or random weights on a camera that goes round and round a picture: what is measured is the
+event loop and what it keeps, not the reconstruction. Writes `stream.csv` (a row per frame) and `stream.png` (the
+curves), and prints memory, time and latency for each tenth of the stream.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from charts import binned, line_chart, stacked
 
 from threer.config import StreamingConfig
 from threer.errors import ThreerError
+from threer.models import load_model
+from threer.models.checkpoints import Model
 from threer.models.slam3r import SLAM3R, SLAM3RConfig
 from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.streaming import StreamingSession
@@ -30,7 +32,11 @@ from threer.types import FloatArray, Frame, Update
 TINY = SLAM3RConfig(
     image_size=32, enc_dim=16, enc_depth=1, enc_heads=2, dec_dim=16, dec_depth=2, dec_heads=2, ray_prior=0.6
 )
-NETWORKS = {"tiny": TINY, "full": SLAM3RConfig()}
+NETWORKS: dict[str, Callable[[], Model]] = {
+    "tiny": lambda: SLAM3R.from_config(TINY),
+    "mini": lambda: load_model("slam3r-mini"),
+    "full": lambda: SLAM3R.from_config(SLAM3RConfig()),
+}
 FIELDS = (
     "frame",
     "milliseconds",
@@ -44,7 +50,7 @@ FIELDS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--network", choices=NETWORKS, default="tiny", help="full: the published sizes")
+    parser.add_argument("--network", choices=NETWORKS, default="tiny", help="full: the published sizes, random")
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--stride", type=int, default=3)
     parser.add_argument("--radius", type=int, default=5)
@@ -57,7 +63,8 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = SLAM3R.from_config(NETWORKS[args.network]).eval().to(args.device)
+    model = NETWORKS[args.network]().eval().to(args.device)
+    assert isinstance(model, SLAM3R)
     config = StreamingConfig(
         stride=args.stride,
         radius=args.radius,
