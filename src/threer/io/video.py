@@ -126,7 +126,7 @@ class VideoFile(FrameSource):
     def _decode(self, container: InputContainer) -> Iterator[tuple[float, VideoFrame]]:
         """(seconds from the video's first frame, frame) of all that can be decoded, in the order shown."""
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        stream.thread_type = "SLICE"  # threads by frame now and then lose the mark of a damaged frame
         base = stream.time_base or Fraction(1, 1000)
         origin = float((stream.start_time or 0) * base)
         interval = 1 / (self.rate or 25)  # only for frames without a timestamp
