@@ -176,7 +176,9 @@ class Networks:
         xyz = torch.stack([k.world.xyz for k in scene if k.world is not None]).float()
         mask = torch.ones(xyz.shape[:-1], dtype=torch.bool, device=xyz.device)
         if self._config.mask_references:
-            mask = torch.stack([k.world.conf for k in scene if k.world is not None]) > self._config.point_conf
+            sure = torch.stack([k.world.conf for k in scene if k.world is not None]) > self._config.point_conf
+            if sure.any():  # where nothing is sure, unsure points are better than none
+                mask = sure
             xyz = torch.where(mask[..., None], xyz, 0.0)
         if not self._config.normalize_references:
             return xyz, xyz.new_ones(())
