@@ -124,8 +124,13 @@ def _course(log: Path) -> str:
         "val_register_error",
     )
     lines = [f"| {' | '.join(n.removeprefix('val_') for n in names)} |", "|" + "---|" * len(names)]
-    lines += [f"| {' | '.join(f'{float(row[n]):.4g}' for n in names)} |" for row in shown]
+    lines += [f"| {' | '.join(_short(row[n]) for n in names)} |" for row in shown]
     return "\n## Course of the training\nThe same scores while it ran.\n\n" + "\n".join(lines) + "\n"
+
+
+def _short(value: str) -> str:
+    number = float(value)
+    return f"{number:.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def _or_dash(value: float) -> str:
