@@ -13,7 +13,7 @@ import pytest
 
 from stored_runs import make_update, write_run
 from threer.errors import RunError
-from threer.io.runs import Progress, RunWriter, Scene
+from threer.io.runs import Progress, RunWriter, Scene, lock_folder
 
 PRODUCTS = ("cameras.json", "trajectory.tum", "points.ply")
 
@@ -148,3 +148,15 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
         assert not any(np.shares_memory(row["points"], again[0]["points"]) for row in again[1:])
         layout.write_chunk(tmp_path / "b.npz", again)
         assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_a_lock_that_was_given_outlives_the_writer(tmp_path: Path) -> None:
+    """Whoever locked the folder may have a picture to draw when the writer is done."""
+    out = tmp_path / "run"
+    with lock_folder(out) as lock:
+        writer = RunWriter(out, {"method": "test"}, lock=lock)
+        writer.on(make_update(0))
+        writer.finish("complete", {})
+        with pytest.raises(RunError):
+            lock_folder(out)
+    lock_folder(out).release()

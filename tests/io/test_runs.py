@@ -244,6 +244,21 @@ def test_memory_does_not_grow_with_the_length_of_the_run(tmp_path: Path) -> None
     assert min(peak(44, "long"), peak(44, "again")) - peak(12, "short") < 4 * one_frame
 
 
+def test_cameras_are_not_rewritten_at_every_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rewriting all of them for each chunk would make a stream slower and slower."""
+    from threer.io.runs import writer as module
+
+    rows: list[int] = []
+    write = module.write_cameras
+    monkeypatch.setattr(
+        module, "write_cameras", lambda path, table: (rows.append(len(table.names)), write(path, table))
+    )
+    write_run(tmp_path / "run", list(range(200)), chunk=2)
+    assert rows[-1] == 200
+    assert len(rows) < 30
+    assert sum(rows) < 200 * 8, "the work grows with the frames, not with their square"
+
+
 def test_only_the_needed_chunks_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from threer.io.runs import layout
 

@@ -34,8 +34,9 @@ def reconstruct(source: str | Sequence[str], out: Path, config: ReconstructConfi
             scene = run(source, out, config, observers=[bar], on_start=bar.start)
         except KeyboardInterrupt:
             if bar.started:
-                kept = len(Scene.open(out))
-                text = f"interrupted: {kept} final frames are kept in {out}; --resume goes on from there"
+                scene = Scene.open(out)
+                advice = "; --resume goes on from there" if scene.settings["fingerprint"] else ""
+                text = f"interrupted: {len(scene)} final frames are kept in {out}{advice}"
                 console.print(f"threer: {text}", highlight=False, markup=False, soft_wrap=True)
                 return INTERRUPTED
             raise

@@ -24,6 +24,9 @@ from threer.io.runs.scene import Scene, read_run
 from threer.io.trajectory import write_tum
 from threer.types import Cameras, Update, UpdateKind
 
+CAMERAS_GROWTH = 1.25
+"""While a run goes on, its files of cameras are written anew when so many times the frames are there: rewriting
+them at every chunk would take longer and longer. The chunks hold every camera at any time."""
 _CHUNK_BYTES = 64 << 20  # a chunk of large frames is closed early, so that it stays this small in memory
 _PRODUCTS = (
     layout.RUN,
@@ -100,6 +103,7 @@ class RunWriter:
         self._ahead: dict[int, Row] = {}  # on disk from before `resume`, but not come again so far
         self._rows_on_disk: dict[int, int] = {}  # of the open chunk and those after it
         self._chunks = 0
+        self._cameras_written = 0
         self._counts = Counter(dict.fromkeys(("final", "failed", "dropped"), 0))
         self._run = {
             "format": layout.FORMAT,
@@ -116,6 +120,7 @@ class RunWriter:
             "store": {"precision": precision, "chunk": chunk, "cloud_budget": cloud_budget, "keep": keep},
         }
         self._lock = lock or lock_folder(out)
+        self._owns_lock = lock is None
         try:
             with os_errors_as_run_errors(out):
                 if resume is None:
@@ -136,7 +141,8 @@ class RunWriter:
 
     def close(self) -> None:
         """Let others write the folder. What was not flushed by `finish` or `sync` is lost."""
-        self._lock.release()
+        if self._owns_lock:  # whoever gave it may have more to do in the folder
+            self._lock.release()
 
     def on(self, update: Update) -> None:
         """Keep a final frame, or the fact that a frame failed or was dropped. Provisional points are not kept.
@@ -200,7 +206,8 @@ class RunWriter:
         self._rows_on_disk.pop(self._chunks, None)
         self._chunks += 1
         self._waiting.clear()
-        self._write_cameras()
+        if len(self._known) >= CAMERAS_GROWTH * self._cameras_written:
+            self._write_cameras()
 
     def _write_open_chunk(self) -> None:
         if len(self._waiting) > self._rows_on_disk.get(self._chunks, 0):
@@ -245,6 +252,7 @@ class RunWriter:
         )
         write_cameras(self.out / layout.CAMERAS, table)
         write_tum(self.out / layout.TRAJECTORY, table.trajectory)
+        self._cameras_written = len(rows)
 
 
 def _by_index(rows: list[Row], *more: str) -> dict[int, Row]:

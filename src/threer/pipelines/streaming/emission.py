@@ -81,7 +81,8 @@ class Emitter:
 
 def _again(update: Update, keyframe: Keyframe) -> Update:
     assert keyframe.frame is not None
-    return dataclasses.replace(update, frame=keyframe.frame, version=keyframe.version)
+    message = update.message if update.kind == "failed" else ""  # what happened then does not happen again
+    return dataclasses.replace(update, frame=keyframe.frame, version=keyframe.version, message=message)
 
 
 def _to_cpu(points: Pointmap) -> Pointmap:
