@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from threer.errors import ThreerError
-from threer.evaluation.baselines import constant_depth, mean_pointmap, straight_line
+from threer.evaluation.baselines import constant_depth, straight_line
 from threer.evaluation.clouds import cloud_errors
 from threer.evaluation.depth import depth_errors
 from threer.evaluation.pointmaps import pointmap_error
@@ -126,15 +126,6 @@ def test_pointmaps_count_only_what_has_a_truth() -> None:
         pointmap_error(predicted, truth, np.zeros_like(mask))
     with pytest.raises(ThreerError, match="not finite"):
         pointmap_error(np.full_like(truth, np.nan), predicted)
-
-
-def test_mean_pointmap_forgets_units() -> None:
-    maps = [k * (RNG.normal(size=(2, 4, 5, 3)) * 0.1 + AHEAD) for k in (0.1, 1.0, 50.0)]
-    mean = mean_pointmap(maps)
-    assert np.linalg.norm(mean, axis=-1).mean() == pytest.approx(1, abs=0.05)
-    assert all(pointmap_error(mean, m).error < 0.2 for m in maps)
-    with pytest.raises(ThreerError, match="at least one"):
-        mean_pointmap([])
 
 
 def test_straight_line_goes_ahead_at_constant_speed() -> None:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from threer.render.overview import overview
-from threer.render.pictures import caption, colorize, panels, save_png, side_by_side
+from threer.render.pictures import caption, colorize, panels, save_png
 from threer.types import Trajectory
 
 
@@ -92,19 +92,6 @@ def test_colours_run_from_blue_to_red_and_unknown_is_grey() -> None:
     assert colours[5].tolist() == colours[6].tolist() == [70, 70, 70]
     assert colorize(np.full((2, 2), np.nan)).tolist() == np.full((2, 2, 3), 70).tolist()
     assert np.array_equal(colorize(np.full(3, 5.0)), colorize(np.full(3, 9.0)))
-
-
-def test_near_and_sure_are_red_in_the_panels() -> None:
-    image = np.zeros((10, 12, 3), dtype=np.uint8)
-    ramp = np.linspace(1, 5, 120).reshape(10, 12)
-    picture = side_by_side(image, ramp, ramp).astype(int)
-    assert picture.shape == (10, 3 * 12 + 2 * 6, 3)
-    near, far = picture[1, 18], picture[8, 29]
-    assert near[0] - near[2] > far[0] - far[2]
-    unsure, sure = picture[1, 36], picture[8, 47]
-    assert sure[0] - sure[2] > unsure[0] - unsure[2]
-    hole = side_by_side(image, ramp * 0, ramp * 0)
-    assert tuple(hole[0, 20]) == tuple(hole[0, 40]) == (70, 70, 70)
 
 
 def test_panels_need_one_height() -> None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from threer.errors import ThreerError
 from threer.geometry.procrustes import align_points
+from threer.geometry.transforms import rotation_angle
 from threer.types import FloatArray, Sim3, Trajectory
 
 BoolArray = npt.NDArray[np.bool_]
@@ -118,7 +120,9 @@ def rpe(
     step = np.linalg.inv(moved[starts]) @ moved[starts + delta]
     error = np.linalg.inv(true_step) @ step
     distance = np.linalg.norm(error[:, :3, 3], axis=1)
-    angle = np.degrees(_angle(error[:, :3, :3]))
+    angle = np.degrees(
+        rotation_angle(torch.eye(3, dtype=torch.float64), torch.from_numpy(error[:, :3, :3])).numpy()
+    )
     return RpeResult(
         float(np.sqrt(np.square(distance).mean())),
         float(np.median(distance)),
@@ -166,10 +170,3 @@ def _nearest(times: FloatArray, among: FloatArray) -> IndexArray:
     left = np.maximum(right - 1, 0)
     nearer = np.where(np.abs(times - ranked[left]) <= np.abs(ranked[right] - times), left, right)
     return order[nearer]
-
-
-def _angle(rotation: FloatArray) -> FloatArray:
-    """[N, 3, 3] -> radians [N], exact for tiny turns."""
-    cosine = (np.trace(rotation, axis1=1, axis2=2) - 1) / 2
-    sine = np.linalg.norm(rotation - rotation.transpose(0, 2, 1), axis=(1, 2)) / (2 * np.sqrt(2))
-    return np.asarray(np.arctan2(sine, cosine))

@@ -47,12 +47,6 @@ def colorize(values: FloatArray, low: float | None = None, high: float | None = 
     return np.where(known[..., None], colours, np.array(NO_VALUE)).astype(np.uint8)
 
 
-def side_by_side(image: ByteImage, depth: FloatArray, conf: FloatArray) -> ByteImage:
-    """Panels of one frame: its image [H, W, 3], depth [H, W] (near is red) and confidence [H, W] (sure is red)."""
-    known = np.where(depth > 0, depth, np.nan)
-    return panels([image, colorize(-known), colorize(np.log(np.where(conf > 0, conf, np.nan)))])
-
-
 def panels(images: Sequence[ByteImage]) -> ByteImage:
     """Pictures of one height next to each other, with a gap."""
     heights = {image.shape[0] for image in images}
