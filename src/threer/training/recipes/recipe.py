@@ -1,0 +1,254 @@
+"""Everything that one stage of training needs to know, as one validated, frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+from threer.errors import ThreerError
+from threer.models.backbone import NetworkConfig
+from threer.training.objectives.settings import (
+    OBJECTIVES,
+    JointSettings,
+    ObjectiveSettings,
+    RegistrationSettings,
+)
+
+Family = Literal["dust3r", "slam3r", "slam3r-i2p", "slam3r-l2w", "cut3r", "fast3r"]
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """What the network starts from."""
+
+    weights: str
+    """A recipe (its result), a checkpoint by name, or a path."""
+    family: Literal["croco", "dust3r", "slam3r", "slam3r-i2p", "slam3r-l2w", "cut3r", "fast3r"]
+    """Whose tensors those are: `threer.training.initialise` has the rules from one family to another."""
+    decoder: bool = True
+    """For CUT3R from DUSt3R: take the image's half of the decoder along, too."""
+    new_head: bool = False
+    """Leave the heads random although the family is the same (linear to DPT)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set in the mixture. What is None is the data set's own default."""
+
+    weight: float = 1.0
+    """Its share of the samples of an epoch, relative to the others'."""
+    interval: int | None = None
+    """Windows: frames from one view to the next. Clips: the most frames between two views."""
+    ordered: float | None = None
+    """Clips: probability that the views keep the order of time."""
+    steady: float | None = None
+    """Clips: probability that an ordered clip has one constant gap."""
+    modality: tuple[float, float, float] | None = None
+    """Clips: probabilities of image alone, rays alone, both (metric sets, views after the first)."""
+    crop_jitter: int | None = None
+    """Up to so many pixels more, less one, are kept before the centre crop: a random zoom."""
+    background: float | None = None
+    """Probability of masking the background, where the set has masks for it."""
+    far: float | None = None
+    """Depths beyond this, in the set's unit, do not count."""
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0:
+            raise ThreerError(f"weight must be above 0, got {self.weight:g}")
+        for name in ("ordered", "steady", "background"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ThreerError(f"{name} must lie in 0..1, got {value:g}")
+        if self.modality is not None and (min(self.modality) < 0 or abs(sum(self.modality) - 1) > 1e-6):
+            raise ThreerError(f"modality must be three probabilities that add up to 1, got {self.modality}")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Which data sets, how much of each, and how colours are changed."""
+
+    sources: dict[str, Source]
+    """By the name of the data set."""
+    samples_per_epoch: int
+    jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.1)
+    """Colour jitter: brightness, contrast, saturation, hue."""
+    jitter_together: bool = False
+    """One draw of the jitter for all views of a sample instead of one for each."""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ThreerError("a mixture needs at least one source")
+        if self.samples_per_epoch < 1:
+            raise ThreerError(f"samples_per_epoch must be at least 1, got {self.samples_per_epoch}")
+
+    def shares(self) -> dict[str, float]:
+        """Share of each source among the samples; they add up to 1."""
+        total = sum(s.weight for s in self.sources.values())
+        return {name: s.weight / total for name, s in self.sources.items()}
+
+
+@dataclass(frozen=True)
+class Views:
+    """How many views a sample has, how they are chosen, and what they are for."""
+
+    count: tuple[int, int]
+    """Fewest and most, drawn for each batch."""
+    sampling: Literal["pair", "window", "clip", "set"]
+    """Pairs that overlap; consecutive frames at a fixed stride (SLAM3R); random gaps, ordered or not (CUT3R);
+    random members of a neighbourhood, unsorted (Fast3R)."""
+    reference: Literal["first", "middle", "random"] = "first"
+    scene: int = 0
+    """Local-to-World: the first so many views, after the world's, are scene frames; the others are keys."""
+    drop_world: bool = False
+    """Local-to-World: fetch one view more, in front, which only names the world frame."""
+
+    def __post_init__(self) -> None:
+        low, high = self.count
+        if not 1 <= low <= high:
+            raise ThreerError(f"count must be two numbers that rise from 1 or more, got {list(self.count)}")
+        if self.sampling == "pair" and self.count != (2, 2):
+            raise ThreerError(f"pairs have count = [2, 2], got {list(self.count)}")
+        if not 0 <= self.scene < low:
+            raise ThreerError(f"scene {self.scene} leaves no key frame of {low} views")
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Sizes of the images, one drawn for each batch."""
+
+    sizes: tuple[tuple[int, int], ...]
+    """(W, H)."""
+    weights: tuple[float, ...] | None = None
+    """How often each, relative to the others; None for all alike."""
+    portrait: bool = False
+    """Store portrait pictures transposed in landscape batches, `Batch.true_shape` telling which."""
+
+    def __post_init__(self) -> None:
+        if not self.sizes or any(side < 16 or side % 16 for size in self.sizes for side in size):
+            raise ThreerError(f"sizes must be multiples of 16, got {[list(s) for s in self.sizes]}")
+        if self.weights is not None and (len(self.weights) != len(self.sizes) or min(self.weights) <= 0):
+            raise ThreerError(f"weights must be {len(self.sizes)} numbers above 0, got {list(self.weights)}")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW, or Muon for the matrices inside the blocks and AdamW for the rest."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    decay_vectors: bool = False
+    """Decay norms, biases and single tokens, too."""
+    muon_lr: float = 1e-3
+    """Peak rate of Muon's matrices; everything else has the schedule's."""
+    clip: float | None = None
+    """Largest norm of the gradient; None does not clip."""
+    ema: float | None = None
+    """Decay of the running mean of the weights that is validated and exported; None keeps none."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up from 0, then half a cosine; by epochs, or by the clock."""
+
+    lr: float
+    min_lr: float
+    epochs: float | None = None
+    minutes: float | None = None
+    warmup: float = 0.0
+    """In the unit of the length: epochs or minutes."""
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.minutes is None):
+            raise ThreerError("a schedule has either epochs or minutes")
+        if not 0 <= self.warmup < self.length:
+            raise ThreerError(f"a warm-up of {self.warmup:g} does not fit into {self.length:g}")
+        if not 0 <= self.min_lr <= self.lr:
+            raise ThreerError(f"min_lr {self.min_lr:g} must not exceed lr {self.lr:g}")
+
+    @property
+    def length(self) -> float:
+        """Epochs or minutes, whichever counts."""
+        length = self.epochs if self.epochs is not None else self.minutes
+        assert length is not None
+        return length
+
+    @property
+    def warmup_share(self) -> float:
+        """Share of the run in which the rate rises."""
+        return self.warmup / self.length
+
+    def within(self, minutes: float) -> Self:
+        """The same course, squeezed into ``minutes``."""
+        return replace(self, epochs=None, minutes=minutes, warmup=self.warmup_share * minutes)
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """Samples of one optimiser step: per device × devices × accumulated."""
+
+    per_device: int
+    devices: int = 1
+    """As published; a run takes the devices it is given."""
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("per_device", "devices", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ThreerError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def effective(self) -> int:
+        return self.per_device * self.devices * self.accumulate
+
+
+@dataclass(frozen=True)
+class Validating:
+    """How the model is checked while it trains."""
+
+    samples: int = 1000
+    """Of each source."""
+    seed: int = 666
+    every: float = 1.0
+    """Epochs or minutes between two checks, in the unit of the schedule."""
+    views: int | None = None
+    """Views of a sample; None for the fewest that are trained on."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One stage of training; see `threer.training.recipes.load_recipe`."""
+
+    name: str
+    description: str
+    family: Family
+    network: NetworkConfig
+    objective: ObjectiveSettings
+    data: Mixture
+    views: Views
+    resolution: Resolution
+    schedule: Schedule
+    batch: BatchSize
+    init: Initialisation | None = None
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    validation: Validating = field(default_factory=Validating)
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameters (our names, `*` for anything) that are not trained."""
+    train: tuple[str, ...] = ("*",)
+    """Patterns of parameters that are trained, unless frozen."""
+    precision: Literal["32", "bf16"] = "32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.objective, RegistrationSettings) and not self.views.scene:
+            raise ThreerError(f"recipe {self.name}: Local-to-World needs views.scene above 0")
+        low = self.views.count[0]
+        if isinstance(self.objective, JointSettings) and self.objective.keys + 1 > low:
+            raise ThreerError(
+                f"recipe {self.name}: {low} views cannot hold {self.objective.keys} key frames and a scene frame"
+            )
+
+    @property
+    def objective_name(self) -> str:
+        """What the recipe calls its objective."""
+        return next(name for name, kind in OBJECTIVES.items() if type(self.objective) is kind)
