@@ -11,7 +11,9 @@ from torch import Tensor
 from threer.evaluation.trajectory import ate, rpe
 from threer.geometry import transforms
 from threer.geometry.focal import median_focal, weiszfeld_focal
+from threer.geometry.gauge import joint_centre, joint_depth, joint_scale, size_of
 from threer.geometry.pnp import camera_from_pointmap
+from threer.geometry.pnp_search import search_camera
 from threer.geometry.procrustes import align_cameras, align_points
 from threer.geometry.raymap import ray_map
 from threer.geometry.scale import mean_distance, normalize
@@ -22,6 +24,7 @@ from threer.pipelines.pairwise import Edge, place_pair
 from threer.types import FloatArray, Pointmap, Trajectory
 
 Tensors = dict[str, Tensor]
+MASK_CONF = 3.0
 
 
 def run_case(config: dict[str, Any], inputs: Tensors, weights: Tensors) -> Tensors:
@@ -122,7 +125,7 @@ def _published_K(focal: float, height: int, width: int) -> FloatArray:
 
 
 def _joint(config: dict[str, Any], inputs: Tensors) -> Tensors:
-    """Fast3R's places and cameras; the focal length is the first view's, from either head."""
+    """Fast3R's places and cameras; the focal length is the first view's, from either head, or each view's own."""
     views = config["num_views"]
     batch, height, width = inputs["pred0.conf"].shape
 
@@ -142,6 +145,7 @@ def _joint(config: dict[str, Any], inputs: Tensors) -> Tensors:
             placed = moved(local, similarity)
             results.setdefault(f"local_aligned{v}", []).append(placed.xyz)
             own = placed if v == 0 else own
+        alone: list[tuple[FloatArray, float]] = []
         for head in ("global", "local"):
             centre = torch.tensor([width / 2, height / 2])
             first = pointmap(0, b, head) if head == "global" else own
@@ -155,14 +159,34 @@ def _joint(config: dict[str, Any], inputs: Tensors) -> Tensors:
                 found = camera_from_pointmap(world.xyz, world.conf, K)
                 assert found is not None
                 poses.append(torch.from_numpy(found.c2w))
+                if head == "global":
+                    alone.append(_searched(world, config["niter"]))
             results.setdefault(f"first_view_from_{head}_head.c2w", []).append(torch.stack(poses))
             results.setdefault(f"first_view_from_{head}_head.focals", []).append(
                 torch.full((views,), focal).double()
             )
+        poses, lengths = zip(*alone, strict=True)
+        results.setdefault("individual.c2w", []).append(torch.from_numpy(np.stack(poses)))
+        results.setdefault("individual.focals", []).append(torch.tensor(lengths, dtype=torch.float64))
     return {
         name: torch.stack(found) if isinstance(found[0], Tensor) else torch.tensor(found)
         for name, found in results.items()
     }
+
+
+def _searched(world: Pointmap, tried: int) -> tuple[FloatArray, float]:
+    """Camera and focal length of a view by itself, the most agreed with of ``tried``."""
+    height, width = world.conf.shape
+    rows, columns = np.nonzero(world.conf.numpy() > 1)
+    found = search_camera(
+        world.xyz.numpy()[rows, columns],
+        np.stack([columns, rows], axis=1),
+        np.array([width / 2, height / 2]),
+        (width, height),
+        tried=tried,
+    )
+    assert found is not None
+    return found
 
 
 def _pair(inputs: Tensors) -> Tensors:
@@ -179,22 +203,36 @@ def _pair(inputs: Tensors) -> Tensors:
     focals = [estimate_focal(edge.own, keep=1.0, principal_point=centre) for edge in edges]
     K = [_published_K(focal, height, width) for focal in focals]
     anchor = int(edges[1].score > edges[0].score)
-    photos = place_pair(edges, K, anchor)
+    photos = place_pair(edges, K, anchor, published=True)
     poses = torch.stack([torch.from_numpy(photo.c2w) for photo in photos])
     points = torch.stack([photo.points.xyz for photo in photos])
+    conf = torch.stack([photo.points.conf for photo in photos])
     return {
         "final.im_poses": poses,
         "final.focals": torch.tensor(focals),
         "final.principal_points": centre.expand(2, 2),
         "final.depthmaps": transforms.apply(transforms.invert(poses), points.double())[..., 2],
         "final.pts3d": points,
-        "im_conf": torch.stack([photo.points.conf for photo in photos]),
+        "im_conf": conf,
+        "masks": conf > MASK_CONF,
     }
 
 
 def _cameras_of_cut3r(inputs: Tensors) -> Tensors:
-    """Poses without scale, focal lengths, points moved by poses, ray maps; not the scales of its losses."""
-    results = {}
+    """Poses without scale, focal lengths, points moved by poses, ray maps, scales of groups of views."""
+    points = torch.stack([inputs[f"pts{i}"] for i in range(3)], dim=1)
+    masks = torch.stack([inputs[f"valid{i}"] for i in range(3)], dim=1)
+    conf = torch.stack([inputs[f"conf{i}"] for i in range(3)], dim=1)
+    factors = {
+        "norm_factor.noconf": size_of(torch.where(masks[..., None], points, 0.0)),
+        "norm_factor.conf": size_of(points, masks, weights=conf),
+        "norm_factor.log1p": size_of(points, masks, "log1p", weights=conf),
+        "norm_factor.median": size_of(points, masks, "median"),
+        "group_scale": joint_scale(points, masks, joint_centre(points, masks)),
+    }
+    results = {name: factor[:, None, None, None] for name, factor in factors.items()}
+    results["group_depth"] = joint_depth(points, masks)
+    results["group_center"] = joint_centre(points, masks)[:, None, None]
     for name, weights in (("procrustes", inputs["w"]), ("procrustes_unweighted", [None, None])):
         moves = [
             align_points(a.numpy(), b.numpy(), None if w is None else w.numpy(), with_scale=False)

@@ -11,11 +11,11 @@ TOLERANCE = {
     "geom_dust3r_rigid": 1e-4,
     "geom_cut3r_pose": 1e-6,
     "geom_cut3r_misc": 1e-5,
+    "geom_dust3r_misc": 1e-5,
+    "geom_dust3r_reciprocal_nn": 0,
 }
 # What this package has no use for.
 ABSENT = {"conf_sigmoid", "postprocess.exp.inverse", "postprocess.square.inverse", "quat_mul", "relative.q"}
-ABSENT |= {"group_center", "group_depth", "group_scale"}
-ABSENT |= {f"norm_factor.{how}" for how in ("conf", "log1p", "median", "noconf")}
 
 
 @pytest.mark.parametrize("name", TOLERANCE)
@@ -24,4 +24,4 @@ def test_results_agree(name: str) -> None:
     results = golden_adapter.run(case.config, case.inputs, case.weights)
     assert results.keys() == case.outputs.keys() - ABSENT
     for key, got in results.items():
-        assert relative_error(got, case.outputs[key]) < TOLERANCE[name], key
+        assert relative_error(got, case.outputs[key]) <= TOLERANCE[name], key

@@ -14,6 +14,7 @@ from torch import Tensor
 from threer.config import InputSpec
 from threer.errors import ReconstructionError
 from threer.geometry.pnp import camera_from_pointmap
+from threer.geometry.pnp_search import search_camera
 from threer.geometry.projection import unproject
 from threer.geometry.transforms import apply, invert
 from threer.pipelines.cameras import CameraTracker
@@ -22,6 +23,8 @@ from threer.types import FloatArray, Frame, Pointmap, Prediction, Update, View
 
 MOST_PHOTOS = 2
 KEEP = 0.7
+PUBLISHED_MIN_CONF = 3.0
+PUBLISHED_ITERATIONS = 100
 
 
 class PairModel(Protocol):
@@ -149,12 +152,13 @@ class PairSession:
 
 
 def place_pair(
-    edges: Sequence[Edge], K: Sequence[FloatArray | None], anchor: int, *, seed: int = 0
+    edges: Sequence[Edge], K: Sequence[FloatArray | None], anchor: int, *, seed: int = 0, published: bool = False
 ) -> list[PlacedPhoto]:
     """Two photos in the camera frame of photo ``anchor``, in closed form.
 
-    edges  both orders: ``edges[i]`` has photo i first
-    K      [3, 3] of each photo in network pixels, or None where it is not known
+    edges      both orders: ``edges[i]`` has photo i first
+    K          [3, 3] of each photo in network pixels, or None where it is not known
+    published  draw the other camera as the original does: no refinement, points above a confidence of 3
 
     The anchor's depth is its own z; the other camera is found from its points in the anchor's frame (PnP), and its
     depth is their z in that camera. Points are the depths seen along the pixels' rays. Where a lens or the camera
@@ -162,19 +166,36 @@ def place_pair(
     """
     other = 1 - anchor
     predicted = edges[anchor]
-    lens, found = K[other], None
-    if lens is not None:
-        found = camera_from_pointmap(predicted.other.xyz, predicted.other.conf, lens, keep=KEEP, seed=seed)
+    lens = K[other]
     poses = [np.full((4, 4), np.nan)] * 2
     poses[anchor] = np.eye(4)
-    if found is not None:
-        poses[other] = found.c2w
+    if lens is not None and published:
+        sure = torch.maximum(edges[other].own.conf, predicted.other.conf) > PUBLISHED_MIN_CONF
+        poses[other] = _drawn_camera(predicted.other.xyz[sure], sure, lens)
+    elif lens is not None:
+        found = camera_from_pointmap(predicted.other.xyz, predicted.other.conf, lens, keep=KEEP, seed=seed)
+        poses[other] = poses[other] if found is None else found.c2w
     photos = []
     for i in (0, 1):
         points = predicted.own if i == anchor else predicted.other
         conf = torch.maximum(edges[i].own.conf, edges[1 - i].other.conf)
         photos.append(PlacedPhoto(_along_rays(Pointmap(points.xyz, conf), K[i], poses[i]), poses[i]))
     return photos
+
+
+def _drawn_camera(points: Tensor, chosen: Tensor, K: FloatArray) -> FloatArray:
+    """Camera-to-world [4, 4] from the ``chosen`` pixels [H, W] as the original draws it; NaN if it finds none."""
+    height, width = chosen.shape
+    pixels = chosen.nonzero().flip(-1).numpy()
+    found = search_camera(
+        points.numpy(),
+        pixels,
+        K[:2, 2],
+        (width, height),
+        focal=float(K[0, 0]),
+        iterations=PUBLISHED_ITERATIONS,
+    )
+    return np.full((4, 4), np.nan) if found is None else found[0]
 
 
 def _along_rays(points: Pointmap, K: FloatArray | None, c2w: FloatArray) -> Pointmap:
