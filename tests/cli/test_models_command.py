@@ -192,6 +192,20 @@ def test_pull_takes_what_is_here(
 
 
 @pytest.mark.parametrize(
+    "left", [[], ["model.safetensors.index.json"], ["model.safetensors.index.json", "one.safetensors"]]
+)
+def test_a_download_cut_off_is_no_success(
+    left: list[str], shelf: Path, hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a network the Hub's client gives back the folder as far as it is there."""
+    (hub / "model.safetensors").unlink()
+    for name in left:
+        (hub / name).write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+    assert main(["models", "pull", "dust3r-224-linear"]) == 1
+    assert "is on this disk only in part" in one_line_error(capsys)
+
+
+@pytest.mark.parametrize(
     ("name", "offline", "words"),
     [
         ("dust3r", True, "offline mode (HF_HUB_OFFLINE) forbids downloading it"),
@@ -215,3 +229,11 @@ def test_what_cannot_be_pulled(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
     assert main(["models", "pull", name]) == 1
     assert words in one_line_error(capsys)
+
+
+def test_what_cannot_be_written_is_told(shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["models", "convert", "dust3r-tiny", str(tmp_path / "file" / "out")]) == 1
+    error = one_line_error(capsys)
+    assert f"cannot write {tmp_path / 'file' / 'out'}" in error
+    assert "choose another place" in error

@@ -67,5 +67,7 @@ def test_only_the_line_makes_it_known(photos: Path, tmp_path: Path) -> None:
     toy = runpy.run_path(str(EXAMPLE))
     save_checkpoint(toy["Solo"](toy["SoloConfig"]()), tmp_path / "solo", Checkpoint("mine", "solo", (), "MIT"))
     del FAMILIES["solo"]
-    with pytest.raises(threer.ThreerError, match="needs a card and a known family"):
+    with pytest.raises(
+        threer.ThreerError, match=r"is of the family 'solo', known here are slam3r, .*; import what adds it"
+    ):
         load_model(tmp_path / "solo")

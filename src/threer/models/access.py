@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from threer.errors import CheckpointError
 
 
@@ -22,3 +24,13 @@ def reading(path: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise CheckpointError(f"cannot read {error.filename or path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error about writing ``path`` into a CheckpointError that names it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has its own word for a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot write {path}: {reason}; choose another place") from None

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from threer.errors import CheckpointError, ThreerError
 from threer.models import keymap
-from threer.models.access import reading
+from threer.models.access import reading, writing
 from threer.models.arguments import as_published
 from threer.models.backbone import NetworkConfig
 from threer.models.cut3r import CUT3R, CUT3RConfig
@@ -162,7 +162,7 @@ def load_published(path: Path, expected: str | None = None) -> Network:
 def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
     """Write ``model`` to ``folder`` in our own format; name, licence, metric and description come from ``card``.
 
-    Weights are rounded to float16. Raises CheckpointError when one does not fit.
+    Weights are rounded to float16. Raises CheckpointError when one does not fit, or the folder cannot be written.
     """
     config = model.i2p.config if isinstance(model, SLAM3R) else model.config
     tensors = {}
@@ -171,8 +171,9 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
         if not torch.isfinite(half).all():
             raise CheckpointError(f"tensor {name} does not fit into float16 or is not finite")
         tensors[name] = half
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / WEIGHTS)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / WEIGHTS)
     described = {
         "threer": FORMAT,
         "family": family_of(model),
@@ -185,7 +186,8 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
         },
         "sha256": {WEIGHTS: sha256_of(folder / WEIGHTS)},
     }
-    (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    with writing(folder):
+        (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: Path) -> Model:
@@ -221,9 +223,13 @@ def read_card(folder: Path) -> Checkpoint:
     """Name, licence and the rest of a checkpoint in our own format, without its weights."""
     described = read_json(folder / CONFIG)
     card, family, sha256 = described.get("card"), described.get("family"), described.get("sha256", {})
-    known = isinstance(family, str) and family in FAMILIES
-    if not known or not isinstance(card, dict) or not isinstance(sha256, dict):
-        raise CheckpointError(f"{folder / CONFIG} describes no checkpoint: it needs a card and a known family")
+    if not isinstance(family, str) or not isinstance(card, dict) or not isinstance(sha256, dict):
+        raise CheckpointError(f"{folder / CONFIG} describes no checkpoint: it needs a card and a family")
+    if family not in FAMILIES:
+        raise CheckpointError(
+            f"{folder / CONFIG} is of the family {family!r}, known here are {', '.join(FAMILIES)}; import what "
+            "adds it to FAMILIES first"
+        )
     return Checkpoint(
         name=str(card.get("name", folder.name)),
         family=str(family),

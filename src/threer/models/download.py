@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from threer.errors import CheckpointError
-from threer.models.files import CONFIG, INDEX, sha256_of
+from threer.models.files import CONFIG, INDEX, holds_weights, sha256_of
 
 FILES = (CONFIG, "*.safetensors", INDEX)
 
@@ -17,7 +17,8 @@ def download(repository: str, sha256: Mapping[str, str]) -> Path:
 
     sha256  known checksums by file name. Files without one are held against the checksum that the Hub announced.
 
-    Raises CheckpointError: no network, offline mode, no such repository, or a file that is not what it should be.
+    Raises CheckpointError: no network, offline mode, no such repository, a download cut off, or a file that is not
+    what it should be.
     """
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -31,6 +32,11 @@ def download(repository: str, sha256: Mapping[str, str]) -> Path:
             ) from None
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{repository} could not be downloaded: {reason}") from None
+    if not holds_weights(folder):  # without a network the Hub's client gives back what it has, whole or not
+        raise CheckpointError(
+            f"{repository} is on this disk only in part, and the rest could not be downloaded: pull again when the "
+            "network is back"
+        )
     for path in sorted(folder.glob("*.safetensors")):
         expected = sha256.get(path.name) or _announced(path)
         if expected and sha256_of(path) != expected:

@@ -58,6 +58,13 @@ def read_weights(path: Path) -> Contents:
         raise CheckpointError(f"{path} is neither a safetensors nor a PyTorch file ({path.stat().st_size:,} bytes)")
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether all weight files of a Hub folder are there: the one, or each that the index names."""
+    if (folder / WEIGHTS).is_file():
+        return True
+    return (folder / INDEX).is_file() and all((folder / shard).is_file() for shard in _shards(folder))
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file. Raises CheckpointError with the byte counts when it is cut off."""
     with reading(path), path.open("rb") as file:
@@ -102,18 +109,27 @@ def sha256_of(path: Path) -> str:
 
 
 def _read_shards(folder: Path) -> dict[str, Tensor]:
-    index = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(index, dict):
-        raise CheckpointError(f"{folder / INDEX} has no weight_map")
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(index.values())):
+    shards = _shards(folder)
+    for shard in sorted(shards):
         if not (folder / shard).is_file():
             raise CheckpointError(f"{folder} is incomplete: {shard}, named in {INDEX}, is missing")
         tensors |= read_safetensors(folder / shard)
-    absent = [name for name in index if name not in tensors]
+    absent = [name for names in shards.values() for name in names if name not in tensors]
     if absent:
         raise CheckpointError(f"{folder}: {INDEX} promises tensor {absent[0]}, its file does not hold it")
     return tensors
+
+
+def _shards(folder: Path) -> dict[str, list[str]]:
+    """The files that the index names, and the tensors in each."""
+    index = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(index, dict):
+        raise CheckpointError(f"{folder / INDEX} has no weight_map")
+    shards: dict[str, list[str]] = {}
+    for name, shard in index.items():
+        shards.setdefault(str(shard), []).append(name)
+    return shards
 
 
 def _read_pth(path: Path) -> Contents:
