@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,11 @@ def test_a_film_flies_through(out: Path, tmp_path: Path) -> None:
         (["{out}", "-o", "view.png", "--pose", "0,0,0,0,0,0,1", "--move", "1,0,0"], "give one of them"),
         (["{out}", "-o", "view.png", "--pose", "0,0,0,0,0,0,0"], "quaternion that is not zero"),
         (["{out}", "-o", "view.png", "--frame", "7"], "has no frame 7; there are: 0 to 4"),
+        (["{out}", "-o", "view.png", "--pose", "0,0,0,1e-200,0,0,0"], "quaternion that is not zero"),
+        (["{out}", "-o", "view.png", "--pose", "1e30,0,0,0,0,0,1"], "too far away"),
+        (["{out}", "-o", "view.png", "--device", "abacus"], "unknown device 'abacus'; valid: auto, cpu"),
         (["{out}", "--fly-through", "film.mp4", "--seconds", "0"], "seconds must be positive"),
+        (["{out}", "--fly-through", "film.mp4", "--seconds", "inf"], "at most 3600, got inf"),
         (["{out}", "--fly-through", "film.xyz"], "film.xyz"),
         (["nowhere", "-o", "view.png"], "not a run folder"),
         (["{out}", "-o", "/no/such/folder/view.png"], "/no/such/folder/view.png"),
@@ -119,3 +124,18 @@ def test_second_pass_ends_in_final_frames(out: Path, tmp_path: Path, monkeypatch
     scene = Scene.open(again)
     assert scene.report["counts"]["final"] == len(scene) == COUNT
     assert RememberedScene.open(scene).begun == 0
+
+
+def test_a_pose_needs_the_lens_of_a_frame_only(
+    out: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cameras = Scene.open(out).cameras
+    lost = replace(cameras, c2w=np.full_like(cameras.c2w, np.nan))
+    monkeypatch.setattr(Scene, "cameras", lost)
+    arguments = ["query", str(out), "-o", str(tmp_path / "view.png")]
+    assert main(arguments) == 1
+    assert "the camera of frame 2 was not found" in capsys.readouterr().err
+    assert main([*arguments, "--pose", "0,0,0,0,0,0,1"]) == 0
+    monkeypatch.setattr(Scene, "cameras", replace(lost, K=np.full_like(cameras.K, np.nan)))
+    assert main([*arguments, "--pose", "0,0,0,0,0,0,1"]) == 1
+    assert "focal length of frame 2 was not found" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from golden_cases import load_case
-from threer.errors import CheckpointError
+from threer.errors import CheckpointError, ThreerError
 from threer.models import (
     CUT3R,
     SLAM3R,
@@ -224,6 +224,13 @@ def test_published_weights_in_the_hub_cache(shelf: Path, tmp_path: Path, monkeyp
     model = load_model("dust3r-224-linear")
     assert isinstance(model, DUSt3R)
     assert model.checkpoint.name == "dust3r-224-linear"
+    (snapshot / "model.safetensors").unlink()
+    shards = {"weight_map": {"one": "1.safetensors", "two": "2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (snapshot / "1.safetensors").write_bytes(b"")
+    assert not registry.entries()["dust3r-224-linear"].paths, "a download that was cut off is not there"
+    (snapshot / "2.safetensors").write_bytes(b"")
+    assert registry.entries()["dust3r-224-linear"].paths == (snapshot,)
 
 
 def test_nothing_is_downloaded_unasked(shelf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -261,6 +268,13 @@ def test_weights_that_are_not_on_the_hub_say_where_they_belong(
     assert isinstance(model, CUT3R)
     assert model.checkpoint == registry.PUBLISHED["cut3r-224-linear"]
     assert model.checkpoint.metric
+
+
+def test_devices_that_are_not_here_are_told(shelf: Path) -> None:
+    with pytest.raises(ThreerError, match="unknown device 'abacus'; valid: auto, cpu"):
+        load_model("slam3r", device="abacus")
+    with pytest.raises(ThreerError, match="the device 'cuda:99' is not on this machine"):
+        load_model("slam3r", device="cuda:99")
 
 
 def test_unknown_names_list_the_known(shelf: Path) -> None:

@@ -188,7 +188,7 @@ def test_what_cannot_be_done_is_said() -> None:
     session = JointSession(ExactModel())
     for _ in range(1000):
         session.push(FRAMES[0])
-    with pytest.raises(ReconstructionError, match=r"1000 frames apart and 1\.png is one more"):
+    with pytest.raises(ReconstructionError, match=r"1000 frames can be told apart, and 1\.png is one more"):
         session.push(FRAMES[1])
     strip = frame(9, (96, 16))
     with pytest.raises(ReconstructionError, match=r"9\.png is 96×16 after preparation and 7\.png 128×112"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import threer
@@ -157,15 +159,20 @@ def test_a_flight_goes_along_what_is_remembered(scene: Scene) -> None:
     [
         (np.eye(3), K, SIZE, "a pose must be a finite 4×4"),
         (np.full((4, 4), np.nan), K, SIZE, "a pose must be a finite 4×4"),
-        (np.diag([2.0, 2, 2, 1]), K, SIZE, "must hold a rotation"),
-        (np.diag([1.0, 1, -1, 1]), K, SIZE, "must hold a rotation"),
+        (np.diag([2.0, 2, 2, 1]), K, SIZE, "must be a rotation"),
+        (np.diag([1.0, 1, -1, 1]), K, SIZE, "must be a rotation"),
+        (np.diag([1.0, 1, 1, 2]), K, SIZE, "over 0 0 0 1"),
+        (np.eye(4) + np.eye(4, k=3) * 1e30, K, SIZE, "1e+30 from the first one is too far"),
+        (np.eye(4), K + np.eye(3, k=1), SIZE, "without skew"),
+        (np.eye(4), K * 2, SIZE, "0 0 1"),
+        (np.eye(4), K, (16_000, 16_000), "16000×16000 is too large"),
         (np.eye(4), np.zeros((3, 3)), SIZE, "positive focal lengths"),
         (np.eye(4), K, (50, 32), "multiples of 16, got 50×32"),
         (np.eye(4), K, (0, 32), "multiples of 16, got 0×32"),
     ],
 )
 def test_what_is_no_camera_is_refused(cut3r: CUT3R, seen: SegmentState, c2w, lens, size, words: str) -> None:
-    with pytest.raises(ThreerError, match=words):
+    with pytest.raises(ThreerError, match=re.escape(words)):
         query_state(cut3r, seen, c2w, lens, size)
 
 
@@ -192,6 +199,29 @@ def test_wrong_state_files_are_told(cut3r: CUT3R, seen: SegmentState, tmp_path: 
     del tensors["memory"]
     save_file(tensors, path, {"format": "1", "weights": "tiny", "fingerprint": "", "begun": "0"})
     with pytest.raises(RunError, match="is damaged"):
+        load_state(tmp_path, cut3r)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("tokens", torch.zeros(1, 4, 16)),
+        ("tokens", torch.zeros(1, 6, 16, dtype=torch.float16)),
+        ("tokens", torch.full((1, 6, 16), torch.nan)),
+        ("memory", torch.zeros(2, 3, 32)),
+        ("anchor", torch.eye(3, dtype=torch.float64)),
+        ("anchor", torch.zeros(4, 4, dtype=torch.float64)),
+    ],
+)
+def test_states_of_a_wrong_form_are_told(
+    cut3r: CUT3R, seen: SegmentState, tmp_path: Path, name: str, wrong: torch.Tensor
+) -> None:
+    save_state(tmp_path, seen, cut3r)
+    path = tmp_path / "state.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path) | {name: wrong}, path, metadata)
+    with pytest.raises(RunError, match=f"is damaged: its {name}"):
         load_state(tmp_path, cut3r)
 
 

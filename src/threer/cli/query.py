@@ -18,6 +18,9 @@ from threer.render.pictures import save_png
 from threer.types import FloatArray
 
 FILM_FPS = 24
+LONGEST = 3600
+SHORTEST = 1e-6
+"""A quaternion of this length or less is taken for a mistake."""
 
 
 def query(
@@ -41,8 +44,8 @@ def query(
         raise ThreerError(f"cannot write {picture}: give a name that ends in .png")
     if pose is not None and move is not None:
         raise ThreerError("a pose says where the camera is; --move moves that of a frame: give one of them")
-    if not seconds > 0:
-        raise ThreerError(f"seconds must be positive, got {seconds}")
+    if not 0 < seconds <= LONGEST:
+        raise ThreerError(f"seconds must be positive and at most {LONGEST}, got {seconds}")
     console = Console(stderr=True)
     scene = Scene.open(run)
     remembered = RememberedScene.open(scene, weights=weights, device=device)
@@ -53,7 +56,7 @@ def query(
             soft_wrap=True,
         )
     if picture is not None:
-        position = _position(scene, remembered.begun if frame is None else frame)
+        position = _position(scene, remembered.begun if frame is None else frame, posed=pose is None)
         c2w = scene.cameras.c2w[position].copy() if pose is None else _camera(pose)
         if move is not None:
             c2w[:3, 3] += c2w[:3, :3] @ np.array(move)
@@ -73,21 +76,25 @@ def query(
     return 0
 
 
-def _position(scene: Scene, index: int) -> int:
-    """Where the frame ``index`` of the source is in the run; it must have a camera."""
+def _position(scene: Scene, index: int, *, posed: bool) -> int:
+    """Where the frame ``index`` of the source is in the run; its lens must be known, its pose where it is used."""
     places = np.flatnonzero(scene.table.indices == index)
     if not len(places):
         known = f"{scene.table.indices.min()} to {scene.table.indices.max()}" if len(scene) else "none"
         raise ThreerError(f"{scene.path} has no frame {index}; there are: {known}")
     position = int(places[0])
-    if not (np.isfinite(scene.cameras.c2w[position]).all() and np.isfinite(scene.cameras.K[position]).all()):
+    if not np.isfinite(scene.cameras.K[position]).all():
+        raise ThreerError(
+            f"the focal length of frame {index} was not found; name another frame, or reconstruct with --intrinsics"
+        )
+    if posed and not scene.cameras.found[position]:
         raise ThreerError(f"the camera of frame {index} was not found; name another frame")
     return position
 
 
 def _camera(pose: tuple[float, ...]) -> FloatArray:
     """Camera-to-world [4, 4] of a pose in the order of a TUM file: tx, ty, tz, qx, qy, qz, qw."""
-    if not np.isfinite(pose).all() or not np.any(pose[3:]):
+    if not np.isfinite(pose).all() or np.linalg.norm(pose[3:]) < SHORTEST:
         raise ThreerError(f"a pose is tx,ty,tz,qx,qy,qz,qw with a quaternion that is not zero, got {pose}")
     c2w = np.eye(4)
     c2w[:3, :3] = Rotation.from_quat(pose[3:]).as_matrix()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from threer.types import FloatArray
+
+ROTATION_TOLERANCE = 1e-3
 
 
 def invert(pose: Tensor) -> Tensor:
@@ -95,6 +100,14 @@ def pose_from_quaternion(translation: Tensor, quaternion: Tensor) -> Tensor:
     pose[..., :3, 3] = translation
     pose[..., 3, 3] = 1.0
     return pose
+
+
+def is_pose(matrix: FloatArray) -> bool:
+    """Whether ``matrix`` is [4, 4], finite, and a rigid motion: a rotation, a translation, 0 0 0 1 below."""
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], (0, 0, 0, 1)):
+        return False
+    R = matrix[:3, :3]
+    return bool(np.abs(R @ R.T - np.eye(3)).max() <= ROTATION_TOLERANCE and np.linalg.det(R) > 0)
 
 
 def rotation_angle(first: Tensor, second: Tensor) -> Tensor:

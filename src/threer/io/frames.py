@@ -49,8 +49,11 @@ def digest(*parts: object) -> str:
 
 
 def to_frame(raw: RawFrame, spec: InputSpec) -> Frame:
-    """Prepare a decoded picture for a network with the input ``spec``."""
-    image, to_original = prepare_image(raw.image, spec)
+    """Prepare a decoded picture for a network with the input ``spec``. Raises SourceError for a strip."""
+    try:
+        image, to_original = prepare_image(raw.image, spec)
+    except SourceError as error:
+        raise SourceError(f"{raw.name}: {error}") from None
     height, width = raw.image.shape[:2]
     return Frame(image, raw.index, raw.timestamp, raw.name, (width, height), to_original)
 

@@ -127,6 +127,6 @@ def _plan(size: tuple[int, int], spec: InputSpec) -> tuple[tuple[int, int], tupl
     if not half_width or not half_height:
         raise SourceError(
             f"an image of {width}×{height} is too narrow: at {spec.size} pixels it is {resized[0]}×{resized[1]}, "
-            f"less than one {spec.patch}-pixel patch; crop it, or use square input"
+            f"less than one {spec.patch}-pixel patch; crop it or leave it out"
         )
     return resized, (centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height)

@@ -78,11 +78,13 @@ class Fast3R(Backbone):
         ids = self._ids(views, ids, seed)
         features = [self.encoder_norm(tokens) for tokens in self.tokens_of(views, encode_at_once)]
         lengths = [f.shape[1] for f in features]
-        codes = view_codes(ids, self.config.dec_dim)  # [B, V, C]
-        codes = codes.repeat_interleave(torch.tensor(lengths), dim=1).to(features[0])
+        codes = view_codes(ids, self.config.dec_dim).to(features[0])  # [B, V, C]
         depth = self.config.dec_depth
         # Only the layers that the heads read outlive the decoder.
-        layers = self.decoder(self.bridge(torch.cat(features, dim=1)) + codes, {*self.taps, depth})
+        layers = self.decoder(
+            torch.cat([self.bridge(f) + codes[:, i, None] for i, f in enumerate(features)], dim=1),
+            {*self.taps, depth},
+        )
         layers[depth] = self.decoder_norm(layers[depth])
         taps = [features if k == 0 else layers[k].split(lengths, dim=1) for k in self.taps]
         shapes = [shapes_of([view]) for view in views]

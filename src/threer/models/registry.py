@@ -15,10 +15,11 @@ from threer.errors import CheckpointError
 from threer.models.access import reading
 from threer.models.checkpoints import Model, load_checkpoint, load_path, load_published, load_slam3r, read_card
 from threer.models.cut3r import CUT3R
+from threer.models.device import find_device
 from threer.models.download import download
 from threer.models.dust3r import DUSt3R
 from threer.models.fast3r import Fast3R
-from threer.models.files import CONFIG, INDEX, WEIGHTS
+from threer.models.files import CONFIG, INDEX, WEIGHTS, holds_weights
 from threer.types import Checkpoint
 
 FOLDER_VARIABLE = "THREER_WEIGHTS"
@@ -151,8 +152,9 @@ def load_model(name_or_path: str | Path, device: str = "cpu") -> Model:
 
     ``name_or_path`` is a name of `entries`, `name@hub` to download, or the path of a file or folder (a folder that
     is called like a checkpoint is written ``./slam3r``). What was loaded stands in ``model.checkpoint``. Raises
-    CheckpointError.
+    CheckpointError, and ThreerError for a device that is not here.
     """
+    device = find_device(device)
     path = Path(name_or_path)
     named = isinstance(name_or_path, str) and is_name(name_or_path.partition("@")[0])
     with reading(path):  # an empty text is no path, though Path makes the present folder of it
@@ -215,6 +217,6 @@ def _in_cache(repository: str) -> Path | None:
         return None
     for weights in (WEIGHTS, INDEX):
         cached = try_to_load_from_cache(repository, weights)
-        if isinstance(cached, str):
+        if isinstance(cached, str) and holds_weights(Path(cached).parent):
             return Path(cached).parent
     return None

@@ -71,8 +71,8 @@ class JointSession:
             raise ReconstructionError("this session has ended; start a new one for more frames")
         if len(self._frames) == VIEW_CODES:
             raise ReconstructionError(
-                f"fast3r tells {VIEW_CODES} frames apart and {frame.name} is one more: take fewer with max_frames, "
-                "or use slam3r or cut3r, which have no limit"
+                f"at most {VIEW_CODES} frames can be told apart, and {frame.name} is one more: take fewer with "
+                "max_frames, or use slam3r or cut3r, which have no limit"
             )
         self._frames.append(frame)
         return []

@@ -20,7 +20,10 @@ from threer.models import CUT3R, load_model
 from threer.pipelines.state_file import SegmentState, load_state, require_state
 from threer.types import FloatArray, View
 
-ROTATION_TOLERANCE = 1e-3
+FARTHEST = 1e6
+"""Cameras farther from the first one than this, in the unit of the run, are taken for mistakes."""
+MOST_PIXELS = 1 << 22
+"""No view is larger: the network was trained on less than a tenth of it, and memory is not endless."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +119,12 @@ def query_state(
     c2w, K = np.asarray(c2w, dtype=np.float64), np.asarray(K, dtype=np.float64)
     _check_camera(c2w, K, size, model.input.patch)
     in_segment = np.linalg.inv(segment.anchor) @ c2w
+    distance = float(np.linalg.norm(in_segment[:3, 3]))
+    if distance > FARTHEST:
+        raise ThreerError(
+            f"a camera {distance:.3g} from the first one is too far away to ask for: at most {FARTHEST:.0e}, in "
+            "metres where the run is metric"
+        )
     with torch.inference_mode():
         rays = ray_map(torch.from_numpy(in_segment), torch.from_numpy(K), size)
         device = segment.state.tokens.device
@@ -138,12 +147,20 @@ def query_state(
 def _check_camera(c2w: FloatArray, K: FloatArray, size: tuple[int, int], patch: int) -> None:
     """Raises `ThreerError` for what is no camera the network can be asked about."""
     if c2w.shape != (4, 4) or not np.isfinite(c2w).all():
-        raise ThreerError(f"a pose must be a finite 4×4 camera-to-world matrix, got shape {list(c2w.shape)}")
-    R = c2w[:3, :3]
-    if np.abs(R @ R.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(R) < 0:
-        raise ThreerError("a pose must hold a rotation: the upper left 3×3 of the matrix is none")
+        raise ThreerError(f"a pose must be a finite 4×4 camera-to-world matrix, got {_shown(c2w)}")
+    if not transforms.is_pose(c2w):
+        raise ThreerError(f"a pose must be a rotation and a translation over 0 0 0 1, got {_shown(c2w)}")
     if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise ThreerError("K must be a finite 3×3 matrix with positive focal lengths")
+        raise ThreerError(f"K must be a finite 3×3 matrix with positive focal lengths, got {_shown(K)}")
+    if not np.allclose(K[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], (0, 0, 0, 0, 1)):
+        raise ThreerError(f"K must be fx 0 cx, 0 fy cy, 0 0 1, without skew, got {_shown(K)}")
     width, height = size
     if width < patch or height < patch or width % patch or height % patch:
         raise ThreerError(f"a view must be of sides that are multiples of {patch}, got {width}×{height}")
+    if width * height > MOST_PIXELS:
+        raise ThreerError(f"a view of {width}×{height} is too large: at most {MOST_PIXELS:,} pixels")
+
+
+def _shown(matrix: FloatArray) -> str:
+    """A small matrix, or the shape of what is none, in one line."""
+    return str(matrix.tolist()) if matrix.size <= 16 else f"shape {list(matrix.shape)}"

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from threer.config import InputSpec, ReconstructConfig
-from threer.errors import RunError, ThreerError
+from threer.errors import ReconstructionError, RunError, ThreerError
 from threer.io.runs import RunWriter, Scene, lock_folder
 from threer.io.runs.layout import PREVIEW
 from threer.io.runs.scene import read_run
 from threer.io.sources import FrameSource, RawFrame, open_source, to_frame
+from threer.models.device import find_device
 from threer.pipelines.live import LiveFeed
 from threer.pipelines.methods import load_method, make_session
 from threer.pipelines.recurrent import RecurrentSession
@@ -30,7 +31,7 @@ from threer.pipelines.sessions import Session
 from threer.pipelines.streaming import StreamingSession
 from threer.render.overview import overview
 from threer.render.pictures import save_png
-from threer.types import Checkpoint, Observer, Update
+from threer.types import Checkpoint, Frame, Observer, Update
 
 PREVIEW_POINTS = 1_000_000
 TOO_SLOW = "frames come faster than they are reconstructed"
@@ -90,7 +91,7 @@ def reconstruct(
             f"{out} is the source itself; what comes out would lie among the images: choose another folder"
         )
     with clock("loading"):
-        device = _device(config.device)
+        device = find_device(config.device)
         choice, model = load_method(frames, config, device)
         session = make_session(choice.method, model, config)
     checkpoint = model.checkpoint
@@ -134,7 +135,8 @@ def reconstruct(
         if on_start:
             method, why = choice.method, choice.why
             on_start(Start(frames.name, method, why, checkpoint, device, frames.expected, out, len(writer)))
-        _stream(frames, model.input, session, (writer, *observers), writer, saver, clock, point.taken)
+        one_lens = config.intrinsics is not None
+        _stream(frames, model.input, session, (writer, *observers), writer, saver, clock, point.taken, one_lens)
         return _completed(out, saver)
 
 
@@ -147,8 +149,13 @@ def _stream(
     saver: RunSaver,
     clock: _Clock,
     taken: int,
+    one_lens: bool,
 ) -> None:
-    """Send all but the first ``taken`` of ``frames`` through ``session``, tell ``observers``, finish the run."""
+    """Send all but the first ``taken`` of ``frames`` through ``session``, tell ``observers``, finish the run.
+
+    ``one_lens`` says that all have the same intrinsics in original pixels, and so the same size.
+    """
+    first: Frame | None = None
 
     def deliver(updates: list[Update]) -> None:
         with clock("writing"):
@@ -187,6 +194,9 @@ def _stream(
             deliver(left_out())
             with clock("reading"):
                 frame = to_frame(raw, spec)
+            first = first or frame
+            if one_lens:
+                _check_same_size(first, frame)
             with clock("reconstruction"):
                 updates = session.push(frame)
             deliver(updates)
@@ -207,6 +217,16 @@ def _stream(
         with suppress(RunError), _not_interrupted():
             writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
         raise
+
+
+def _check_same_size(first: Frame, frame: Frame) -> None:
+    """Raises `ReconstructionError` if the intrinsics of one cannot be those of the other."""
+    if frame.original_size != first.original_size:
+        (a, b), (c, d) = first.original_size, frame.original_size
+        raise ReconstructionError(
+            f"intrinsics hold for one size of image, but {first.name} is {a}×{b} and {frame.name} {c}×{d}: leave "
+            "the intrinsics out, or give images of one size"
+        )
 
 
 @contextmanager
@@ -280,19 +300,6 @@ class _Clock:
 
     def seconds(self) -> dict[str, float]:
         return {**{k: round(v, 3) for k, v in self._parts.items()}, "total": round(self.total(), 3)}
-
-
-def _device(name: str) -> str:
-    """The device to run on. Raises ThreerError for one that is not here."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if present[device])
-    kind, _, number = name.partition(":")
-    if kind not in present or (number and not (kind == "cuda" and number.isdecimal())):
-        raise ThreerError(f"unknown device {name!r}; valid: auto, cpu, cuda, cuda:0, cuda:1 …, mps")
-    if not present[kind] or (number and int(number) >= torch.cuda.device_count()):
-        raise ThreerError(f"the device {name!r} is not on this machine; use --device auto or cpu")
-    return name
 
 
 def peak_memory_mib() -> float | None:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from threer.errors import CheckpointError, RunError
+from threer.geometry.transforms import is_pose
 from threer.io.atomic import replacing
 from threer.io.runs.layout import MODEL_STATE
 from threer.models.cut3r import CUT3R, State
@@ -75,11 +76,20 @@ def load_state(folder: Path, model: CUT3R) -> SegmentState:
         )
     with torch.inference_mode():
         start = model.start()
-        device = start.tokens.device
-        state = replace(
-            start, tokens=tensors["tokens"].to(device), memory=tensors["memory"].to(device), first=False
-        )
-    return SegmentState(state, tensors["anchor"].numpy(), begun)
+    expected = {"tokens": start.tokens, "memory": start.memory, "anchor": torch.eye(4, dtype=torch.float64)}
+    for name, like in expected.items():
+        found = tensors[name]
+        if found.shape != like.shape or found.dtype != like.dtype or not found.isfinite().all():
+            raise RunError(
+                f"{path} is damaged: its {name} should be finite {like.dtype} {list(like.shape)}, got "
+                f"{found.dtype} {list(found.shape)}; reconstruct again"
+            )
+    anchor = tensors["anchor"].numpy()
+    if not is_pose(anchor):
+        raise RunError(f"{path} is damaged: its anchor is no pose of a camera; reconstruct again")
+    device = start.tokens.device
+    state = replace(start, tokens=tensors["tokens"].to(device), memory=tensors["memory"].to(device), first=False)
+    return SegmentState(state, anchor, begun)
 
 
 def require_state(folder: Path) -> Path:
