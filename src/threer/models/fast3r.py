@@ -78,13 +78,9 @@ class Fast3R(Backbone):
         ids = self._ids(views, ids, seed)
         features = [self.encoder_norm(tokens) for tokens in self.tokens_of(views, encode_at_once)]
         lengths = [f.shape[1] for f in features]
-        codes = view_codes(ids, self.config.dec_dim).to(features[0])  # [B, V, C]
         depth = self.config.dec_depth
         # Only the layers that the heads read outlive the decoder.
-        layers = self.decoder(
-            torch.cat([self.bridge(f) + codes[:, i, None] for i, f in enumerate(features)], dim=1),
-            {*self.taps, depth},
-        )
+        layers = self.decoder(self._coded(features, ids), {*self.taps, depth})
         layers[depth] = self.decoder_norm(layers[depth])
         taps = [features if k == 0 else layers[k].split(lengths, dim=1) for k in self.taps]
         shapes = [shapes_of([view]) for view in views]
@@ -97,6 +93,14 @@ class Fast3R(Backbone):
             for i, world, local in zip(group, points, own, strict=True):
                 predictions[i] = Prediction(world, "first", local=local)
         return [predictions[i] for i in range(len(views))]
+
+    def _coded(self, features: Sequence[Tensor], ids: Tensor) -> Tensor:
+        """features [B, N, C_e] of each view -> decoder input [B, ΣN, C]: each token tells which view it is of."""
+        tokens = self.bridge(torch.cat(list(features), dim=1))
+        codes = view_codes(ids, self.config.dec_dim).to(tokens)  # [B, V, C]
+        lengths = [f.shape[1] for f in features]
+        parts = zip(tokens.split(lengths, dim=1), codes.unbind(1), strict=True)
+        return torch.cat([part + code.unsqueeze(1) for part, code in parts], dim=1)
 
     def _ids(self, views: Sequence[View], ids: Tensor | None, seed: int) -> Tensor:
         """[B, V] ids on the CPU."""
