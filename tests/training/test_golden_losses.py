@@ -10,7 +10,7 @@ from golden_cases import case_names, load_case, relative_error
 VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
 
 
-@pytest.mark.parametrize("name", case_names("loss_slam3r"))
+@pytest.mark.parametrize("name", case_names("loss_"))
 def test_losses_and_gradients_are_the_published_ones(name: str) -> None:
     case = load_case(name)
     results = golden_adapter.run(case.config, case.inputs, case.weights)

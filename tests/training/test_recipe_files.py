@@ -55,7 +55,7 @@ def test_a_recipe_says_what_its_file_says() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("alpha = 1", "alhpa = 1", r"recipe test\.objective has no setting 'alhpa'; did you mean alpha\? Valid: al"),
+        ("alpha = 1", "alhpa = 1", r"recipe test\.objective has no setting 'alhpa'; did you mean alpha\? Valid: a"),
         ("enc_dim", "encdim", r"network has no setting 'encdim'; did you mean enc_dim\?"),
         ("weight = 3", "wieght = 3", r"data\.sources\.a has no setting 'wieght'; did you mean weight\?"),
         ("views =", "vews =", r"recipe test has no setting 'vews'; did you mean views\?"),

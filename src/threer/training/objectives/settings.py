@@ -10,12 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from threer.errors import ThreerError
-
-Normalization = Literal[
-    "none", "avg_dis", "avg_log1p", "avg_warp-log1p", "median_dis", "median_log1p", "median_warp-log1p",
-    "sqrt_dis", "sqrt_log1p", "sqrt_warp-log1p",
-]  # fmt: skip
-"""How the scale of a pointmap is measured: mean, median or squared mean of roots; of distances or logarithms."""
+from threer.training.losses.scale import Normalization
 
 
 def _at_least(name: str, value: float, least: float, most: float = float("inf")) -> None:
