@@ -5,8 +5,9 @@
 Each method runs in a process of its own, on the first frames of FOLDER (images or a video), prepared as its
 published checkpoint wants them; DUSt3R gets the first two. Prints a Markdown table and writes it, with the figures
 as JSON, to `--out`. Random weights take the time and memory of trained ones, except that a scene without sense may
-end searches early or late: SLAM3R shrinks its initial window, and hardly a camera is found. ``--tiny`` rehearses
-with small networks.
+end searches early or late: SLAM3R shrinks its initial window, and hardly a camera is found. Processor seconds count all
+threads; with one thread they are what an idle machine would take, whoever else is at work. ``--tiny`` rehearses with
+small networks.
 """
 
 from __future__ import annotations
@@ -82,10 +83,10 @@ def measure(method: str, source: str, frames: int, device: str, tiny: bool) -> d
     prepared = [to_frame(picture, model.input) for picture in raw]
     loaded_mib = peak_memory_mib()
     session = make_session(method, model, ReconstructConfig())
-    begun = time.perf_counter()
+    begun, begun_work = time.perf_counter(), time.process_time()
     kinds = [update.kind for frame in prepared for update in session.push(frame)]
     kinds += [update.kind for update in session.finish()]
-    seconds = time.perf_counter() - begun
+    seconds, work = time.perf_counter() - begun, time.process_time() - begun_work
     return {
         "method": method,
         "size": "×".join(map(str, prepared[0].size)),
@@ -93,6 +94,7 @@ def measure(method: str, source: str, frames: int, device: str, tiny: bool) -> d
         "frames": len(prepared),
         "answered": sum(kind in ("final", "failed") for kind in kinds),
         "seconds": seconds,
+        "processor_seconds": work,
         "loaded_mib": loaded_mib,
         "peak_mib": peak_memory_mib(),
         "device_peak_mib": torch.cuda.max_memory_allocated() / 2**20 if device.startswith("cuda") else None,
@@ -116,12 +118,12 @@ def markdown(rows: list[dict[str, Any]], device: str, threads: int) -> str:
     lines = [
         f"Random weights on {device}, {threads} threads, torch {torch.__version__}.",
         "",
-        "| method | input | parameters | frames | seconds | per frame | loaded MiB | peak MiB | device MiB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | input | parameters | frames | seconds | per frame | processor seconds | loaded MiB | peak MiB | device MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if "error" in row:
-            lines.append(f"| {row['method']} | {row['error']} |" + " |" * 7)
+            lines.append(f"| {row['method']} | {row['error']} |" + " |" * 8)
             continue
         device_peak = "–" if row["device_peak_mib"] is None else f"{row['device_peak_mib']:,.0f}"
         cells = (
@@ -131,6 +133,7 @@ def markdown(rows: list[dict[str, Any]], device: str, threads: int) -> str:
             f"{row['answered']} of {row['frames']}",
             f"{row['seconds']:.1f}",
             f"{row['seconds'] / row['frames']:.2f}",
+            f"{row['processor_seconds']:.1f}",
             f"{row['loaded_mib']:,.0f}",
             f"{row['peak_mib']:,.0f}",
             device_peak,
