@@ -232,8 +232,9 @@ class JointConfig:
     above this quantile."""
     encode_at_once: int = 8
     """Photos in one batch of the encoder. Bounds the memory, does not change results."""
-    heads_at_once: int = 4
-    """Photos in one batch of the heads. Bounds the memory, does not change results."""
+    heads_at_once: int = 1
+    """Photos in one batch of the heads. Bounds the memory, does not change results; more than one is a few percent
+    faster, and takes up to 370 MiB each."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.align_quantile < 1:

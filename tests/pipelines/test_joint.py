@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,26 @@ def test_fast3r_gives_the_same_whatever_the_chunks() -> None:
         torch.testing.assert_close(a.local.xyz, b.local.xyz, rtol=1e-4, atol=1e-5)
         assert torch.equal(b.local.xyz, c.local.xyz)
         assert a.frame.index == 0 or not torch.allclose(a.local.xyz, d.local.xyz, rtol=1e-6, atol=1e-8)
+
+
+def test_only_the_decoder_sees_all_photos_at_once() -> None:
+    torch.manual_seed(2)
+    sizes = {"enc_dim": 32, "enc_depth": 1, "enc_heads": 2, "dec_dim": 32, "dec_depth": 4, "dec_heads": 2}
+    model = Fast3R(Fast3RConfig(image_size=48, head="dpt", dpt=DPTDims(8, 4, (4, 4, 8, 8)), **sizes)).eval()
+    together: dict[str, list[int]] = {}
+
+    def watch(name: str, size: Callable[[Any], int]) -> None:
+        seen = together.setdefault(name, [])
+        getattr(model, name).register_forward_pre_hook(lambda _, given: seen.append(size(given[0])))
+
+    watch("encoder", len)  # images [B, 3, H, W]
+    watch("decoder", lambda tokens: tokens.shape[1])  # tokens [1, N, C] of all views
+    watch("global_head", lambda taps: len(taps[0]))
+    watch("local_head", lambda taps: len(taps[0]))
+    run(JointSession(model), [frame(i, (32, 32)) for i in range(20)])
+    assert together["global_head"] == together["local_head"] == [1] * 20
+    assert together["encoder"] == [8, 8, 4]
+    assert together["decoder"] == [20 * 4]
 
 
 def test_what_cannot_be_done_is_said() -> None:
