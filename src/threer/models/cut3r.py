@@ -45,6 +45,8 @@ class CUT3RConfig(NetworkConfig):
     ray_depth: int = 2
     ray_heads: int = 16
     pose_mode: PointMode = "exp"
+    true_rays: bool = False
+    """Ray maps hold directions of rays, instead of what the published weights expect in their place."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,17 +172,22 @@ class CUT3R(Backbone):
         update: Sequence[Flags] | None = None,
         reset: Sequence[Flags] | None = None,
         colours: bool = True,
+        state: State | None = None,
+        stand_ins: bool | None = None,
     ) -> Iterator[tuple[State, Prediction]]:
         """As `step` on one view after the other, with all encoded beforehand, in one batch if possible.
 
         As soon as one sample of one view has camera rays, learned tokens stand in for all images and rays that are
         missing; `step` has none. This is how the network was trained. ``update`` and ``reset`` have an entry for
-        each view.
+        each view. A part of a longer sequence goes on from ``state`` and says by ``stand_ins`` whether there are
+        rays anywhere in all of it.
         """
         views = as_views(views)
         update, reset = update or [True] * len(views), reset or [False] * len(views)
-        features = self._features(views, stand_ins=any(bool(v.has_rays.any()) for v in views))
-        state = self.start(views[0].batch)
+        if stand_ins is None:
+            stand_ins = any(bool(v.has_rays.any()) for v in views)
+        features = self._features(views, stand_ins)
+        state = state or self.start(views[0].batch)
         for view, tokens, keep, forget in zip(views, features, update, reset, strict=True):
             state, prediction = self._advance(state, view, tokens, keep, forget, colours)
             yield state, prediction

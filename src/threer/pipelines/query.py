@@ -21,7 +21,7 @@ from threer.pipelines.state_file import SegmentState, load_state, require_state
 from threer.types import FloatArray, View
 
 FARTHEST = 1e6
-"""Cameras farther from the first one than this, in the unit of the run, are taken for mistakes."""
+"""Cameras farther from the first one than this along any axis, in the unit of the run, are taken for mistakes."""
 MOST_PIXELS = 1 << 22
 """No view is larger: the network was trained on less than a tenth of it, and memory is not endless."""
 
@@ -119,14 +119,15 @@ def query_state(
     c2w, K = np.asarray(c2w, dtype=np.float64), np.asarray(K, dtype=np.float64)
     _check_camera(c2w, K, size, model.input.patch)
     in_segment = np.linalg.inv(segment.anchor) @ c2w
-    distance = float(np.linalg.norm(in_segment[:3, 3]))
+    distance = float(np.abs(in_segment[:3, 3]).max())
     if distance > FARTHEST:
         raise ThreerError(
             f"a camera {distance:.3g} from the first one is too far away to ask for: at most {FARTHEST:.0e}, in "
             "metres where the run is metric"
         )
     with torch.inference_mode():
-        rays = ray_map(torch.from_numpy(in_segment), torch.from_numpy(K), size)
+        in_first = torch.from_numpy(in_segment)
+        rays = ray_map(in_first, torch.from_numpy(K), size, model.config.true_rays)
         device = segment.state.tokens.device
         prediction = model.query(segment.state, View(ray_map=rays.float().unsqueeze(0).to(device)))
         assert prediction.local is not None

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from threer.training.export import export
-from threer.training.recipe import SLAM3RMini
+from threer.training.mini import SLAM3RMini
 from threer.training.trainer import Trainer, readable
 
 

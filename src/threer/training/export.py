@@ -13,7 +13,7 @@ import torch
 from threer.errors import ThreerError
 from threer.models.checkpoints import save_checkpoint
 from threer.models.slam3r import SLAM3R, SLAM3RConfig
-from threer.training.recipe import SLAM3RMini
+from threer.training.mini import SLAM3RMini
 from threer.training.trainer import LOG, STATE
 from threer.training.validation import CLIPS, Scores, Validation, save_mean_pointmap
 from threer.types import Checkpoint

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from threer.data.synthetic import ClipStyle, render_clips
 from threer.data.synthetic.photometric import augment
-from threer.geometry.projection import unproject
-from threer.geometry.transforms import apply, relative_pose
+from threer.training.batch import Batch
 
 VALIDATION_SEED = 1_000_000_000  # training seeds count up from below and never get there
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """B windows of V views; view 0 is the reference.
-
-    images   [B, V, 3, H, W] in [-1, 1]
-    camera   [B, V, H, W, 3] points in each view's own camera, metres
-    c2w      [B, V, 4, 4]
-    world    [B, 4, 4] camera-to-world of the frame that Local-to-World takes as its world
-    """
-
-    images: Tensor
-    camera: Tensor
-    c2w: Tensor
-    world: Tensor
-
-    def select(self, rows: slice) -> Windows:
-        """Some of the windows."""
-        return Windows(self.images[rows], self.camera[rows], self.c2w[rows], self.world[rows])
-
-    def points_in(self, frame: Tensor) -> Tensor:
-        """[B, V, H, W, 3] points in the frame of cameras [B, 4, 4]."""
-        return apply(relative_pose(self.c2w, frame.unsqueeze(1)), self.camera)
 
 
 class ClipPool:
@@ -82,16 +57,16 @@ class ClipPool:
         self._slot = (self._slot + count) % capacity
         self.filled = min(self.filled + count, capacity)
 
-    def windows(self, clips: Tensor, frames: Tensor, world: Tensor) -> Windows:
+    def windows(self, clips: Tensor, frames: Tensor, world: Tensor) -> Batch:
         """The windows of given clips [B], frames [B, V] and world frames [B] (indices)."""
         rows = clips.unsqueeze(1)
         images = self._images[rows, frames].float() / 127.5 - 1
         depth = self._depth[rows, frames].float()
-        return Windows(
-            images, unproject(depth, self._K[rows, frames]), self._c2w[rows, frames], self._c2w[clips, world]
+        return Batch.of(
+            images, depth, self._c2w[rows, frames], self._K[rows, frames], world=self._c2w[clips, world]
         )
 
-    def draw(self, batch: int, views: int, generator: torch.Generator, colour: float) -> Windows:
+    def draw(self, batch: int, views: int, generator: torch.Generator, colour: float) -> Batch:
         """Random windows: V distinct frames within a random span, the reference often in their middle.
 
         The world is the camera of one of the frames or of any frame of the clip, half of the time each.
@@ -112,7 +87,7 @@ class ClipPool:
         seed = int(torch.randint(2**62, (), generator=generator))
         local = torch.Generator(self._device).manual_seed(seed)
         images = augment((drawn.images + 1) / 2, local, colour) * 2 - 1
-        return Windows(images, drawn.camera, drawn.c2w, drawn.world)
+        return replace(drawn, images=images)
 
     def _window_frames(self, views: int, generator: torch.Generator) -> Tensor:
         span = int(torch.randint(views, self.frames + 1, (), generator=generator))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from threer.errors import ThreerError
-from threer.training.recipe import SLAM3RMini
+from threer.training.mini import SLAM3RMini
 
 
 def make_optimizers(model: nn.Module, recipe: SLAM3RMini) -> list[torch.optim.Optimizer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,18 @@ from torch import Tensor
 from threer.errors import ThreerError
 from threer.models.slam3r import SLAM3R
 from threer.nn.heads import LinearHead, camera_rays, from_points
-from threer.training.objective import StepLosses, step_losses
+from threer.training.mini import SLAM3RMini, recipe_numbers
+from threer.training.objectives import Losses, Step
+from threer.training.objectives.joint import JointObjective
 from threer.training.pool import ClipPool
-from threer.training.recipe import SLAM3RMini, recipe_numbers
 from threer.training.schedule import make_optimizers, rate
 from threer.training.validation import Validation, mean_training_pointmap
 
 STATE = "state.pt"
 LOG = "log.csv"
+LOSSES = ("loss", "local_error", "register_error", "retrieval")
 COLUMNS = (
-    "minutes", "step", "samples", "clips", "loss", "local_error", "register_error", "retrieval",
+    "minutes", "step", "samples", "clips", *LOSSES,
     "val_error", "val_abs_rel", "val_inlier", "val_window_error", "val_register_error",
 )  # fmt: skip
 
@@ -59,6 +61,7 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self.model = SLAM3R.from_config(recipe.network).to(self.device)
+        self.objective = JointObjective(recipe.objective())
         self.optimizers = make_optimizers(self.model, recipe)
         self.progress = Progress()
         self.draws = torch.Generator().manual_seed(recipe.seed)
@@ -87,7 +90,7 @@ class Trainer:
             self.report(f"{name}: {readable(scores.row())}")
         self.report(f"keys left unmoved: register_error {validation.unmoved_keys():.4f}")
 
-        window: list[StepLosses] = []
+        window: list[Mapping[str, Tensor]] = []
         next_validation, next_save = progress.seconds + min(60.0, validate_every), progress.seconds + save_every
         limit = recipe.minutes * 60
         clock = time.monotonic()
@@ -114,7 +117,7 @@ class Trainer:
             self.pool.grow(2)
             self.progress.rendering += time.monotonic() - before
 
-    def _step(self, done: float) -> StepLosses:
+    def _step(self, done: float) -> Mapping[str, Tensor]:
         recipe = self.recipe
         fewest, most = recipe.views
         views = int(torch.randint(fewest, most + 1, (), generator=self.draws))
@@ -124,9 +127,11 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
         self.model.train()
-        losses = step_losses(self.model, windows, recipe, self.noise)
         self.model.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses.total)
+        losses: Losses | None = None
+        for losses in self.objective(self.model, windows, Step(self.noise, done)):
+            torch.autograd.backward(losses.total)
+        assert losses is not None
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         if torch.isfinite(norm):
             for optimizer in self.optimizers:
@@ -137,20 +142,18 @@ class Trainer:
                 raise ThreerError(f"training diverged: {self.progress.skipped} steps without finite gradients")
         self.progress.step += 1
         self.progress.samples += recipe.batch
-        return StepLosses(losses.total.detach(), losses.local_error, losses.register_error, losses.retrieval)
+        return losses.parts
 
-    def _log(self, window: list[StepLosses]) -> None:
+    def _log(self, window: list[Mapping[str, Tensor]]) -> None:
         progress = self.progress
         row: dict[str, Any] = {
             "minutes": progress.seconds / 60,
             "step": progress.step,
             "samples": progress.samples,
             "clips": self.pool.next_seed,
-            "loss": _mean([w.total for w in window]),
-            "local_error": _mean([w.local_error for w in window]),
-            "register_error": _mean([w.register_error for w in window]),
-            "retrieval": _mean([w.retrieval for w in window]),
-        } | {f"val_{k}": v for k, v in progress.scores.items()}
+        }
+        row |= {name: _mean([w[name] for w in window]) for name in LOSSES}
+        row |= {f"val_{k}": v for k, v in progress.scores.items()}
         path = self.folder / LOG
         fresh = not path.exists()
         with path.open("a", newline="") as file:

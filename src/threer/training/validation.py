@@ -12,10 +12,12 @@ from torch import Tensor
 
 from threer.geometry.scale import normalize
 from threer.models.slam3r import SLAM3R
+from threer.training.batch import Batch
 from threer.training.losses import point_distances
-from threer.training.objective import as_scene_and_keys, stack_points
-from threer.training.pool import VALIDATION_SEED, ClipPool, Windows
-from threer.training.recipe import SLAM3RMini
+from threer.training.mini import SLAM3RMini
+from threer.training.objectives.common import stack_points
+from threer.training.objectives.joint import as_scene_and_keys
+from threer.training.pool import VALIDATION_SEED, ClipPool
 from threer.types import View
 
 CLIPS = 48
@@ -66,7 +68,7 @@ class Validation:
         references, window_errors, register_errors = [], [], []
         with torch.inference_mode():
             for start in range(0, len(self.windows.images), batch):
-                part = self.windows.select(slice(start, start + batch))
+                part = self.windows.samples(slice(start, start + batch))
                 tokens = torch.unflatten(model.encode(part.images.flatten(0, 1)), 0, part.images.shape[:2])
                 views = [View(part.images[:, v], tokens=tokens[:, v]) for v in range(tokens.shape[1])]
                 points, _ = stack_points(model.local(views, ref=0))
@@ -116,7 +118,7 @@ class Validation:
         left = self.truth if points is None else normalize(points)[0]
         return float((left - truth).norm(dim=-1).mean())
 
-    def _registered(self, model: SLAM3R, part: Windows, views: list[View], own: Tensor) -> Tensor:
+    def _registered(self, model: SLAM3R, part: Batch, views: list[View], own: Tensor) -> Tensor:
         """[n] error of the reference frame registered with its own predicted points."""
         order, scene_views = as_scene_and_keys(len(views), self.keys)
         scene = order[:scene_views]

@@ -1,4 +1,4 @@
-"""Settings of a training run."""
+"""Settings of the run that made the packaged slam3r-mini."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from threer.data.synthetic import ClipStyle, Motion
 from threer.errors import ThreerError
 from threer.models.slam3r import SLAM3RConfig
+from threer.training.objectives.settings import JointSettings
 
 
 def _mini_network() -> SLAM3RConfig:
@@ -88,8 +89,21 @@ class SLAM3RMini:
                 f"a window of {self.views[0]} to {self.views[1]} views must hold {self.keys} key frames and a "
                 f"scene frame, and fit into clips of {self.clip_frames} frames"
             )
+        self.objective()  # raises for what it does not allow
         if not 0 <= self.render_share < 1:
             raise ThreerError(f"render_share must be at least 0 and below 1, got {self.render_share}")
+
+    def objective(self) -> JointSettings:
+        """What each step descends on."""
+        return JointSettings(
+            alpha=self.alpha,
+            keys=self.keys,
+            retrieval_weight=self.retrieval_weight,
+            own_points=self.own_points,
+            point_noise=self.point_noise,
+            holes=self.holes,
+            pixel_step=self.pixel_step,
+        )
 
 
 def recipe_numbers(recipe: SLAM3RMini) -> dict[str, int | float | tuple[int, int]]:
