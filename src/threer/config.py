@@ -245,6 +245,83 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
+class AlignmentConfig:
+    """Settings of DUSt3R on three photos or more. ``AlignmentConfig.parity()`` gives the official behaviour."""
+
+    published_alignment: bool = False
+    """Align by the original's own schedule and with its quirks; `--preset parity` sets it."""
+    pair_graph: Literal["auto", "complete", "sliding", "log", "one-reference", "retrieval"] = "auto"
+    """Which photos are looked at in pairs: all; each with the next ones; each with those 1, 2, 4 … away; one with all;
+    each with those it resembles. `auto` takes all pairs of up to 16 photos, and those that are alike of more."""
+    pair_window: int = 3
+    """Of `sliding` the photos ahead, of `log` the steps to each side."""
+    pair_cycle: bool = False
+    """The first photo follows the last one again, in windows and in `pair_distance`."""
+    pair_reference: int = 0
+    """The photo of `one-reference` that goes with all others, counted from 0."""
+    pair_neighbours: int = 8
+    """Photos each one goes with in `retrieval`."""
+    pair_distance: int | None = None
+    """Leave out pairs of photos further apart in order than this."""
+    both_orders: bool = True
+    """Look at each pair in both orders."""
+    pairs_at_once: int = 8
+    """Pairs in one batch of the decoder. Bounds the memory, does not change results."""
+    pair_storage: Literal["float32", "float16"] = "float32"
+    """Precision in which the pairs' points are kept; half of it halves the memory."""
+    weakest_pair: float = 0.1
+    """Pairs with less confidence than this share of the usual, in the mean logarithm, join nothing; 0 takes all."""
+    pair_weighting: Literal["log", "sqrt", "minus-one", "identity"] = "log"
+    """How much a point counts by its confidence."""
+    shared_focal: bool = False
+    """One focal length for all photos instead of one for each."""
+    find_principal_points: bool = False
+    """Find the principal points as well; else they stay at the image centres."""
+    alignment_pixels: int = 1000
+    """Pixels of each photo that decide about its camera; the depth of all follows."""
+    hide_floaters: bool = True
+    """Take the confidence from points that hide what other photos see more surely."""
+    alignment_seed: int = 0
+    """Draws the pixels that decide."""
+    alignment_steps: int = 300
+    """Steps of the official schedule, with `published_alignment` only; the next two as well."""
+    alignment_rate: float = 0.01
+    alignment_schedule: Literal["cosine", "linear"] = "cosine"
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("pair_window", 1),
+            ("pair_reference", 0),
+            ("pair_neighbours", 1),
+            ("pairs_at_once", 1),
+            ("alignment_pixels", 50),
+            ("alignment_steps", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ThreerError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name, valid in (
+            ("pair_graph", ("auto", "complete", "sliding", "log", "one-reference", "retrieval")),
+            ("pair_storage", ("float32", "float16")),
+            ("pair_weighting", ("log", "sqrt", "minus-one", "identity")),
+            ("alignment_schedule", ("cosine", "linear")),
+        ):
+            if getattr(self, name) not in valid:
+                raise ThreerError(f"{name} must be one of {', '.join(valid)}, got {getattr(self, name)!r}")
+        if self.pair_distance is not None and self.pair_distance < 1:
+            raise ThreerError(f"pair_distance must be None or at least 1, got {self.pair_distance}")
+        if not 0 <= self.weakest_pair < 1:
+            raise ThreerError(f"weakest_pair must be at least 0 and below 1, got {self.weakest_pair}")
+        if not self.alignment_rate > 0:
+            raise ThreerError(f"alignment_rate must be positive, got {self.alignment_rate}")
+
+    @classmethod
+    def parity(cls, **changes: object) -> AlignmentConfig:
+        """The official program's behaviour, quirks included (pipelines.md section 2)."""
+        official = cls(published_alignment=True, pair_graph="complete", pair_cycle=True, weakest_pair=0.0)
+        return dataclasses.replace(official, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
 class ReconstructConfig(SourceConfig):
     """Settings of `reconstruct`: which frames to take, and what to do with them."""
 
@@ -274,6 +351,7 @@ class ReconstructConfig(SourceConfig):
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
     recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
     joint: JointConfig = field(default_factory=JointConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -115,6 +115,7 @@ class _Variables:
         self.fixed_focals = torch.from_numpy(np.isfinite(known.focals))
         self.fixed_centres = torch.from_numpy(np.isfinite(known.principal_points).all(axis=1))
         self.start = start
+        self.aspects = start.aspects.float()
         self.gauged = not known.fixes_scale
         self.free = [self.log_depth, self.pair_turns, self.pair_shifts, self.pair_sizes]
         if not known.poses.all():
@@ -125,7 +126,7 @@ class _Variables:
             self.free.append(self.centre_moves)
 
     def cameras(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rotations [N, 3, 3], centres [N, 3], focal lengths [N], principal points [N, 2]; known ones as they are."""
+        """Rotations [N, 3, 3], centres [N, 3], focals [N], principal points [N, 2]; known ones as they are."""
         rotations = torch.where(
             self.fixed_poses[..., None], self.start.c2w[:, :3, :3].float(), matrix_from_quaternion(self.turns)
         )
@@ -149,7 +150,8 @@ class _Variables:
         """World points [N, A, 3] of all photos; motions of all pairs."""
         rotations, centres, focals, middles = self.cameras()
         depth = self.log_depth.exp()
-        xy = (self.pixels - middles[:, None]) * (depth / focals[:, None])[..., None]
+        lengths = focals[:, None] * torch.stack([torch.ones_like(self.aspects), self.aspects], dim=1)
+        xy = (self.pixels - middles[:, None]) * depth[..., None] / lengths[:, None]
         local = torch.cat([xy, depth[..., None]], dim=-1)
         return local @ rotations.mT + centres[:, None], *self.pair_motions()
 
@@ -161,7 +163,9 @@ class _Variables:
         scales = torch.linalg.det(moves.double()) ** (1 / 3)
         depth = [self.log_depth[i, : h * w].exp().reshape(h, w) for i, (h, w) in enumerate(pairs.sizes)]
         rotated = moves.double() / scales[:, None, None]
-        return Aligned(c2w, focals.double(), middles.double(), depth, rotated, scales, shifts.double())
+        return Aligned(
+            c2w, focals.double(), middles.double(), self.start.aspects, depth, rotated, scales, shifts.double()
+        )
 
 
 class _Observed:

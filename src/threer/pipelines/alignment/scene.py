@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,16 +30,18 @@ class Known:
     c2w               [N, 4, 4]
     focals            [N] network pixels
     principal_points  [N, 2] network pixels
+    aspects           [N] height of a pixel's focal length over its width, 1 for square pixels: never estimated
     """
 
     c2w: FloatArray
     focals: FloatArray
     principal_points: FloatArray
+    aspects: FloatArray
 
     @classmethod
     def nothing(cls, count: int) -> Known:
         nan = np.nan
-        return cls(np.full((count, 4, 4), nan), np.full(count, nan), np.full((count, 2), nan))
+        return cls(np.full((count, 4, 4), nan), np.full(count, nan), np.full((count, 2), nan), np.ones(count))
 
     @property
     def poses(self) -> npt.NDArray[np.bool_]:
@@ -50,9 +53,15 @@ class Known:
         """Two known cameras say how large the scene is."""
         return int(self.poses.sum()) >= 2
 
+    @property
+    def hub(self) -> FloatArray:
+        """[3] the point that stays where it is while the scene's size is free: a single known camera's centre."""
+        rows = np.flatnonzero(self.poses)
+        return self.c2w[rows[0], :3, 3] if len(rows) == 1 else np.zeros(3)
+
     def subset(self, photos: Sequence[int]) -> Known:
         rows = list(photos)
-        return Known(self.c2w[rows], self.focals[rows], self.principal_points[rows])
+        return Known(self.c2w[rows], self.focals[rows], self.principal_points[rows], self.aspects[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +71,7 @@ class Aligned:
     c2w               [N, 4, 4]
     focals            [N] network pixels
     principal_points  [N, 2] network pixels
+    aspects           [N] fy / fx
     depth             N maps [H, W]: z
     rotations         [E, 3, 3], scales [E], shifts [E, 3]: a pair's point X lies at scale · R X + shift
     """
@@ -69,6 +79,7 @@ class Aligned:
     c2w: Tensor
     focals: Tensor
     principal_points: Tensor
+    aspects: Tensor
     depth: Sequence[Tensor]
     rotations: Tensor
     scales: Tensor
@@ -77,7 +88,8 @@ class Aligned:
     def K(self, photo: int) -> Tensor:
         """[3, 3] in network pixels."""
         K = torch.eye(3, dtype=torch.float64)
-        K[0, 0] = K[1, 1] = self.focals[photo]
+        K[0, 0] = self.focals[photo]
+        K[1, 1] = self.focals[photo] * self.aspects[photo]
         K[:2, 2] = self.principal_points[photo]
         return K
 
@@ -92,6 +104,18 @@ class Aligned:
     def in_camera(self, photo: int, points: Tensor) -> Tensor:
         """World points [..., 3] in the frame of a photo's camera."""
         return apply(invert(self.c2w[photo]), points)
+
+    def resized(self, factor: float, hub: Tensor) -> Aligned:
+        """The scene made larger by ``factor`` about a point [3]."""
+        c2w = self.c2w.clone()
+        c2w[:, :3, 3] = hub + factor * (c2w[:, :3, 3] - hub)
+        return dataclasses.replace(
+            self,
+            c2w=c2w,
+            depth=[factor * depth for depth in self.depth],
+            scales=factor * self.scales,
+            shifts=hub + factor * (self.shifts - hub),
+        )
 
     @property
     def pair_poses(self) -> Tensor:

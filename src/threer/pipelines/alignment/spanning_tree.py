@@ -174,22 +174,24 @@ class _Growth:
             move = _onto(pairs.own[e], self.placed[i])
             moves.append(move or Sim3(1.0, self.poses[i][:3, :3], self.poses[i][:3, 3]))
         scales = np.array([move.scale for move in moves])
-        factor = 1.0 if self.known.fixes_scale else MEAN_SCALE / np.exp(np.log(scales).mean())
         c2w = torch.from_numpy(np.stack([self.poses[i] for i in range(pairs.count)]))
         depth = []
         for i, size in enumerate(pairs.sizes):
             points = torch.from_numpy(self.placed[i]).reshape(*size, 3)
-            depth.append(positive(factor * apply(invert(c2w[i]), points)[..., 2]).float())
-        c2w[:, :3, 3] *= factor
-        return Aligned(
+            depth.append(positive(apply(invert(c2w[i]), points)[..., 2]).float())
+        scene = Aligned(
             c2w,
             torch.tensor([self.focals[i] for i in range(pairs.count)], dtype=torch.float64),
             torch.from_numpy(self.centres),
+            torch.from_numpy(self.known.aspects),
             depth,
             torch.from_numpy(np.stack([move.R for move in moves])),
-            torch.from_numpy(scales * factor),
-            torch.from_numpy(np.stack([move.t for move in moves]) * factor),
+            torch.from_numpy(scales),
+            torch.from_numpy(np.stack([move.t for move in moves])),
         )
+        if self.known.fixes_scale:
+            return scene
+        return scene.resized(float(MEAN_SCALE / np.exp(np.log(scales).mean())), torch.from_numpy(self.known.hub))
 
 
 def scene_on_known_cameras(pairs: Pairs, known: Known, principal_points: Tensor) -> Aligned:
@@ -223,6 +225,7 @@ def scene_on_known_cameras(pairs: Pairs, known: Known, principal_points: Tensor)
         torch.from_numpy(known.c2w),
         torch.from_numpy(known.focals),
         principal_points,
+        torch.from_numpy(known.aspects),
         depth,
         torch.from_numpy(np.stack([move.R for move in moves])),
         torch.tensor([move.scale for move in moves], dtype=torch.float64),

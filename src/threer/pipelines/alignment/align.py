@@ -1,0 +1,239 @@
+"""From predictions of pairs to one scene, with a word about every photo that has no place in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from threer.config import AlignmentConfig
+from threer.errors import ReconstructionError
+from threer.geometry.focal import weiszfeld_focal
+from threer.geometry.projection import pixel_grid, project
+from threer.geometry.transforms import invert
+from threer.pipelines.alignment.cleaning import without_floaters
+from threer.pipelines.alignment.optimise import optimise
+from threer.pipelines.alignment.pairs import components
+from threer.pipelines.alignment.predictions import Pairs, Progress
+from threer.pipelines.alignment.published import optimise_published
+from threer.pipelines.alignment.scene import Aligned, Known, alignment_loss, weights_of
+from threer.pipelines.alignment.spanning_tree import grow_scene, scene_on_known_cameras
+from threer.types import FloatArray
+
+AGREEING_PIXELS = 0.022
+"""A pixel agrees with its camera within this share of the longer side: 5 pixels of 224."""
+LEAST_AGREEING = 0.25
+"""A camera that fewer of the sure pixels agree with is chance."""
+WRONG_FOCAL = 2.0
+"""Known focal lengths that differ from the points' own by more than this factor are not those of the photos."""
+NO_BASELINE = 1e-3
+"""Cameras nearer to each other than this share of the scene's depth stand in one place."""
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A scene of some of N photos.
+
+    photos    numbers of those with a place, in the order of ``scene``
+    scene     in the frame of the first of them (of the known cameras if any are), in the unit of an average pair
+              (of the known cameras if two or more are)
+    conf      [H, W] of each, 0 where a point hides what others see
+    problems  why a photo has no place, or no camera, by its number
+    doubts    what is found but could not be checked, one line each
+    report    counts and the loss
+    """
+
+    photos: Sequence[int]
+    scene: Aligned
+    conf: Sequence[Tensor]
+    problems: Mapping[int, str]
+    doubts: Sequence[str]
+    report: Mapping[str, Any]
+
+
+def align(
+    pairs: Pairs,
+    config: AlignmentConfig | None = None,
+    *,
+    known: Known | None = None,
+    names: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Alignment:
+    """One scene from predictions of pairs (DUSt3R 3.4).
+
+    known     cameras, or parts of them, that are given and never change
+    names     of the photos, for messages
+    progress  is told what goes on
+
+    Raises ReconstructionError when no two photos hang together.
+    """
+    config = config or AlignmentConfig()
+    known = known or Known.nothing(pairs.count)
+    names = names or [f"photo {i}" for i in range(pairs.count)]
+    parity = config.published_alignment
+    pairs = pairs.without(e for e, (i, j) in enumerate(pairs.edges.tolist()) if i == j)
+    sure = pairs if parity else pairs.without(unsure_pairs(pairs, config.weakest_pair))
+    photos, problems = _connected(sure, names)
+    used = sure.subset(photos)
+    known_here = known.subset(photos)
+    middles = _principal_points(used, known_here, parity)
+    everything_known = known_here.poses.all() and np.isfinite(known_here.focals).all()
+    if everything_known:
+        start = scene_on_known_cameras(used, known_here, middles)
+    else:
+        start = grow_scene(used, known_here, middles, published=parity)
+    options: dict[str, Any] = {
+        "weighting": config.pair_weighting,
+        "principal_points": config.find_principal_points,
+        "shared_focal": config.shared_focal,
+        "progress": progress,
+    }
+    if parity:
+        scene, _ = optimise_published(
+            start,
+            used,
+            known_here,
+            iterations=config.alignment_steps,
+            rate=config.alignment_rate,
+            schedule=config.alignment_schedule,
+            **options,
+        )
+        settled = True
+    else:
+        scene, how = optimise(
+            start, used, known_here, sampled=config.alignment_pixels, seed=config.alignment_seed, **options
+        )
+        settled = how.converged
+    loss = alignment_loss(scene, used, config.pair_weighting)
+    conf = used.confidence()
+    doubts = [] if settled else ["the alignment was still improving when its steps ran out"]
+    if not parity:
+        problems |= {photos[k]: why for k, why in _without_camera(scene, used, known_here).items()}
+        scene = _from_first_camera(scene, known_here)
+        doubts += _doubts(scene, [names[i] for i in photos])
+    if config.hide_floaters:
+        conf = without_floaters(scene, conf, in_turn=parity)
+    report = {
+        "pairs": len(used),
+        "unsure_pairs": len(pairs) - len(sure),
+        "loss": loss,
+        "start_loss": alignment_loss(start, used, config.pair_weighting),
+    }
+    return Alignment(photos, scene, conf, problems, doubts, report)
+
+
+def unsure_pairs(pairs: Pairs, weakest: float) -> list[int]:
+    """Pairs of which one map has hardly any confidence: below ``weakest`` of the usual mean logarithm."""
+    means = [
+        min(float(weights_of(points.conf.float()).mean()) for points in both)
+        for both in zip(pairs.own, pairs.other, strict=True)
+    ]
+    if not means:
+        return []
+    usual = statistics.median(means)
+    return [e for e, mean in enumerate(means) if not mean > weakest * usual]
+
+
+def _connected(pairs: Pairs, names: Sequence[str]) -> tuple[list[int], dict[int, str]]:
+    """The photos of the largest set that hangs together, and why the others are not in it."""
+    sets = components(pairs.count, [(i, j) for i, j in pairs.edges.tolist()])
+    if len(sets[0]) < 2:
+        raise ReconstructionError(
+            "no two of the photos fit together: no pair of them has points the network is sure of; "
+            "they may show different places, or nothing to go by"
+        )
+    problems = {}
+    for members in sets[1:]:
+        others = [names[k] for k in members]
+        company = f" (it goes with {', '.join(others[:3])} only)" if len(members) > 1 else ""
+        for photo in members:
+            problems[photo] = f"no sure pair joins it to the {len(sets[0])} photos of the scene{company}"
+    return sets[0], problems
+
+
+def _principal_points(pairs: Pairs, known: Known, parity: bool) -> Tensor:
+    """[N, 2]: those known, else the image centre; the original's lies half a pixel off (quirk D11)."""
+    less = 0 if parity else 1
+    centres = np.array([[(width - less) / 2, (height - less) / 2] for height, width in pairs.sizes])
+    return torch.from_numpy(np.where(np.isfinite(known.principal_points), known.principal_points, centres))
+
+
+def _without_camera(scene: Aligned, pairs: Pairs, known: Known) -> dict[int, str]:
+    """Photos whose pixels do not agree with their camera, and why."""
+    problems = {}
+    for photo, (height, width) in enumerate(pairs.sizes):
+        grid = pixel_grid(height, width, dtype=torch.float64)
+        near = AGREEING_PIXELS * max(height, width)
+        agreeing = total = 0
+        for pair, _, points in pairs.seen(photo):
+            seen = project(scene.in_camera(photo, scene.moved(pair, points.xyz)), scene.K(photo))
+            sure = points.conf >= points.conf.float().median()
+            apart = torch.linalg.vector_norm(seen - grid, dim=-1).nan_to_num(nan=torch.inf)
+            agreeing += int((apart[sure] < near).sum())
+            total += int(sure.sum())
+        wrong = _wrong_focal(pairs, photo, known)
+        if wrong is not None:
+            problems[photo] = wrong
+        elif agreeing < LEAST_AGREEING * total:
+            problems[photo] = f"only {agreeing / total:.0%} of its surest points agree with any camera"
+    return problems
+
+
+def _wrong_focal(pairs: Pairs, photo: int, known: Known) -> str | None:
+    """What is wrong with a photo's known focal length, if its own points ask for quite another."""
+    given = float(known.focals[photo])
+    if math.isnan(given):
+        return None
+    centre = known.principal_points[photo]
+    middle = torch.from_numpy(centre).float() if np.isfinite(centre).all() else None
+    asked = [
+        float(weiszfeld_focal(points.xyz.float(), middle, points.conf.float()))
+        for _, role, points in pairs.seen(photo)
+        if role == 0
+    ]
+    asked = [focal for focal in asked if focal > 0]
+    if not asked:
+        return None
+    own = statistics.median(asked)
+    if 1 / WRONG_FOCAL < own / given < WRONG_FOCAL:
+        return None
+    return (
+        f"the intrinsics given do not fit: a focal length of {given:.0f} pixels of the network's image, and its "
+        f"points ask for {own:.0f}"
+    )
+
+
+def _from_first_camera(scene: Aligned, known: Known) -> Aligned:
+    """The scene seen from its first camera, in the unit of an average pair; what is known stays."""
+    if not known.poses.any():
+        back = invert(scene.c2w[0])
+        scene = dataclasses.replace(
+            scene,
+            c2w=back @ scene.c2w,
+            rotations=back[:3, :3] @ scene.rotations,
+            shifts=scene.shifts @ back[:3, :3].T + back[:3, 3],
+        )
+    if known.fixes_scale:
+        return scene
+    return scene.resized(1 / float(scene.scales.log().mean().exp()), torch.from_numpy(known.hub))
+
+
+def _doubts(scene: Aligned, names: Sequence[str]) -> list[str]:
+    """What no second viewpoint confirms."""
+    depth = float(torch.stack([d.median() for d in scene.depth]).median())
+    centres: FloatArray = scene.c2w[:, :3, 3].numpy()
+    spread = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
+    if spread.max() < NO_BASELINE * depth:
+        return [
+            f"all {len(names)} photos were taken from one place, or are the same: nothing confirms their depth but "
+            "the network's guess"
+        ]
+    twins = np.argwhere(np.triu(spread < NO_BASELINE * depth, 1))
+    return [f"{names[i]} and {names[j]} were taken from one place, or are the same" for i, j in twins[:5].tolist()]
