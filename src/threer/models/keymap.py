@@ -184,7 +184,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _rename(name: str, rules: Iterable[Rule]) -> tuple[bool, str | None]:
+def rename(name: str, rules: Iterable[Rule]) -> tuple[bool, str | None]:
     """(whether a rule matched, our name or None)."""
     for rule in rules:
         match = _compiled(rule.pattern).fullmatch(name)
@@ -226,7 +226,7 @@ def load_renamed(model: nn.Module, state: State, rules: Sequence[Rule]) -> None:
     origin: dict[str, str] = {}
     unknown = []
     for name, tensor in state.items():
-        known, target = _rename(name, rules)
+        known, target = rename(name, rules)
         if not known:
             unknown.append(name)
         elif target is not None:

@@ -26,7 +26,7 @@ class Initialisation:
     family: Literal["croco", "dust3r", "slam3r", "slam3r-i2p", "slam3r-l2w", "cut3r", "fast3r"]
     """Whose tensors those are: `threer.training.initialise` has the rules from one family to another."""
     decoder: bool = True
-    """For CUT3R from DUSt3R: take the image's half of the decoder along, too."""
+    """For CUT3R from DUSt3R: take the first decoder along, too, for the image and for the state."""
     new_head: bool = False
     """Leave the heads random although the family is the same (linear to DPT)."""
 
