@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import threer
-from threer.config import RecurrentConfig, StreamingConfig
+from threer.config import AlignmentConfig, ReconstructConfig, RecurrentConfig, StreamingConfig
 from threer.errors import CheckpointError, ReconstructionError, SourceError, ThreerError
 from threer.io.sources import open_source
 from threer.io.video import write_video
@@ -29,7 +29,7 @@ from threer.models import (
     save_checkpoint,
 )
 from threer.nn.dpt import DPTDims
-from threer.pipelines.methods import choose_method
+from threer.pipelines.methods import choose_method, load_method
 from threer.pipelines.reconstruct import Start
 from threer.types import Checkpoint, Update
 
@@ -102,7 +102,9 @@ def only(*methods: str) -> Callable[[str], bool]:
     [
         (1, everything, "dust3r", "one photo"),
         (2, everything, "dust3r", "2 photos"),
-        (4, everything, "fast3r", r"not dust3r \(it takes at most 2 frames in this version\)"),
+        (4, everything, "dust3r", "4 photos, few enough to look at all pairs"),
+        (30, everything, "dust3r", "30 photos, few enough"),
+        (4, only("fast3r"), "fast3r", r"not dust3r \(its weights are not on this disk\)"),
         (31, everything, "fast3r", "31 photos are looked at together$"),
         (4, only("cut3r", "slam3r"), "cut3r", r"fast3r \(its weights are not on this disk\)"),
         (4, only("slam3r"), "slam3r", "cut3r.*taken as a video in the order of their names; unordered photos"),
@@ -139,7 +141,8 @@ def test_whatever_is_in_order_is_streamed(photos: Callable[..., list[Path]], tmp
 
 
 @pytest.mark.parametrize(
-    ("method", "count"), [("slam3r", COUNT), ("cut3r", COUNT), ("fast3r", COUNT), ("dust3r", 2), ("dust3r", 1)]
+    ("method", "count"),
+    [("slam3r", COUNT), ("cut3r", COUNT), ("fast3r", COUNT), ("dust3r", COUNT), ("dust3r", 2), ("dust3r", 1)],
 )
 def test_every_method_fills_the_same_scene(
     method: str, count: int, shelf: None, photos: Callable[..., list[Path]], tmp_path: Path
@@ -193,8 +196,8 @@ def test_weights_decide_and_must_fit(
 def test_auto_takes_what_is_there(shelf: None, photos: Callable[..., list[Path]], tmp_path: Path) -> None:
     started: list[Start] = []
     threer.reconstruct(photos(4), tmp_path / "out", device="cpu", on_start=started.append)
-    assert started[0].method == "fast3r"
-    assert started[0].checkpoint.name == "fast3r-tiny"
+    assert started[0].method == "dust3r"
+    assert started[0].checkpoint.name == "dust3r-tiny"
 
 
 def test_missing_weights_say_how_to_get_them(
@@ -206,11 +209,25 @@ def test_missing_weights_say_how_to_get_them(
         threer.reconstruct(photos(3), tmp_path / "out", method="fast3r")
 
 
-def test_a_third_photo_for_dust3r_ends_the_run(
-    shelf: None, photos: Callable[..., list[Path]], tmp_path: Path
+def test_dust3r_weights_align_photos_and_stream_what_is_in_order(
+    weights: dict[str, Path], photos: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
-    with pytest.raises(ReconstructionError, match="use --method fast3r for more photos"):
-        threer.reconstruct(photos(3), tmp_path / "out", method="dust3r", device="cpu")
+    config = ReconstructConfig(weights=str(weights["dust3r"]))
+    for count, name, method in (
+        (5, lambda i: f"{i * i}.png", "dust3r"),
+        (31, lambda i: f"{i * i}.png", "dust3r-stream"),
+        (4, lambda i: f"frame{i}.png", "dust3r-stream"),
+        (2, lambda i: f"frame{i}.png", "dust3r"),
+    ):
+        choice, _ = load_method(open_source(photos(count, name)), config, "cpu")
+        assert choice.method == method, count
+
+
+def test_a_pair_graph_in_parts_is_an_error(shelf: None, photos: Callable[..., list[Path]], tmp_path: Path) -> None:
+    alignment = AlignmentConfig(pair_graph="one-reference", pair_distance=1)
+    words = r"falls into 3 parts that never meet: 0.png, 1.png; 4.png; 9.png"
+    with pytest.raises(ReconstructionError, match=words):
+        threer.reconstruct(photos(4), tmp_path / "out", method="dust3r", alignment=alignment, device="cpu")
 
 
 def test_a_second_pass_replaces_every_frame(shelf: None, photos: Callable[..., list[Path]], tmp_path: Path) -> None:

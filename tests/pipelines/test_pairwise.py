@@ -163,7 +163,7 @@ def test_more_than_two_are_refused() -> None:
     session = PairSession(ExactModel())
     session.push(frame(0))
     session.push(frame(1))
-    with pytest.raises(ReconstructionError, match="no global alignment of more; use --method fast3r"):
+    with pytest.raises(ReconstructionError, match="global alignment .* takes more"):
         session.push(frame(0))
     with pytest.raises(ReconstructionError, match="no frame"):
         PairSession(ExactModel()).finish()

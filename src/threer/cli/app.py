@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from threer.cli.models import models
-from threer.config import Preset, ReconstructConfig, StreamingConfig
+from threer.config import AlignmentConfig, Preset, ReconstructConfig, StreamingConfig
 from threer.errors import ThreerError
 
 FOUR_FLOATS = tuple[float, float, float, float] | None
@@ -49,8 +49,9 @@ def _reconstruct_with_defaults(argv: list[str]) -> Any:
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--preset", default="default")
     preset: Preset = "parity" if early.parse_known_args(argv)[0].preset == "parity" else "default"
-    streaming = StreamingConfig.parity() if preset == "parity" else StreamingConfig()
-    defaults = ReconstructConfig(streaming=streaming)
+    defaults = ReconstructConfig()
+    if preset == "parity":
+        defaults = ReconstructConfig(streaming=StreamingConfig.parity(), alignment=AlignmentConfig.parity())
 
     def reconstruct(
         source: tyro.conf.Positional[tuple[str, ...]],

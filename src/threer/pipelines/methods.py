@@ -15,9 +15,10 @@ from threer.io.frames import FrameSource
 from threer.models.checkpoints import FAMILIES, Model, Role, family_of
 from threer.models.registry import load_model, resolve
 from threer.nn.fusion import VIEW_CODES
+from threer.pipelines.alignment.session import AlignmentSession
 from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.joint import JointSession
-from threer.pipelines.pairwise import MOST_PHOTOS, PairSession
+from threer.pipelines.pairwise import MOST_PHOTOS
 from threer.pipelines.recurrent import RecurrentSession
 from threer.pipelines.sessions import Session
 from threer.pipelines.streaming import StreamingSession
@@ -27,7 +28,7 @@ from threer.types import FloatArray
 FEW_PHOTOS = 30
 """Up to so many photos pairs give the better scene; beyond, there are too many pairs."""
 LEAST_FRAMES = {"streaming": 2}
-MOST_FRAMES = {"joint": VIEW_CODES, "pairwise": MOST_PHOTOS}
+MOST_FRAMES = {"joint": VIEW_CODES}
 PAIRS_STREAMED = "dust3r-stream"
 """DUSt3R on more frames than it takes at once: not its own method, so it has a name of its own."""
 AS_VIDEO = "the images are taken as a video in the order of their names; unordered photos will not fit"
@@ -84,7 +85,7 @@ def load_method(source: FrameSource, config: ReconstructConfig, device: str) -> 
         return choice, load_model("dust3r" if choice.method == PAIRS_STREAMED else choice.method, device=device)
     model = load_model(weights, device=device)
     family = family_of(model)
-    if wanted == "auto" and family == "dust3r" and (source.expected is None or source.expected > MOST_PHOTOS):
+    if wanted == "auto" and family == "dust3r" and not _few_photos(source):
         why = (
             f"the weights {weights!r} are dust3r's: its pairs of frames are put together one frame after the other"
         )
@@ -130,7 +131,7 @@ def _join(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) 
 
 
 def _pair(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
-    return PairSession(model, intrinsics=intrinsics)
+    return AlignmentSession(model, config.alignment, intrinsics=intrinsics)
 
 
 _SESSIONS: dict[Role, Callable[[Any, ReconstructConfig, FloatArray | None], Session]] = {
@@ -141,6 +142,14 @@ _SESSIONS: dict[Role, Callable[[Any, ReconstructConfig, FloatArray | None], Sess
 }
 
 
+def _few_photos(source: FrameSource) -> bool:
+    """Whether ``source`` is what global alignment is best at: a pair, or some photos in no order."""
+    count = source.expected
+    if count is None or source.live or source.kind == "video":
+        return False
+    return count <= MOST_PHOTOS or (count <= FEW_PHOTOS and not source.is_sequence)
+
+
 def _obstacle(method: str, count: int | None, has_weights: Callable[[str], bool]) -> str | None:
     """Why ``method`` cannot reconstruct ``count`` frames here; None if it can."""
     role = FAMILIES[method].role
@@ -148,7 +157,7 @@ def _obstacle(method: str, count: int | None, has_weights: Callable[[str], bool]
     if count is not None and count < least:
         return f"it needs {least} frames"
     if most is not None and (count is None or count > most):
-        return f"it takes at most {most} frames in this version" if role == "pairwise" else f"at most {most} frames"
+        return f"at most {most} frames"
     return None if has_weights(method) else "its weights are not on this disk"
 
 

@@ -71,7 +71,7 @@ class PlacedPhoto:
 class PairSession:
     """Reconstructs one photo, or two, in the camera frame of one of them.
 
-    The two may differ in size, and in focal length. More photos need a global alignment, which is not here.
+    The two may differ in size, and in focal length. More photos need a global alignment: `pipelines.alignment`.
 
     intrinsics  [3, 3] known K in original pixels, or None to estimate each photo's focal length
     """
@@ -95,8 +95,7 @@ class PairSession:
             raise ReconstructionError("this session has ended; start a new one for more frames")
         if len(self._frames) == MOST_PHOTOS:
             raise ReconstructionError(
-                "dust3r takes one photo or two: this version has no global alignment of more; "
-                "use --method fast3r for more photos, slam3r, cut3r or dust3r-stream for a video"
+                "the closed form takes one photo or two; global alignment (AlignmentSession) takes more"
             )
         self._frames.append(frame)
         return []
