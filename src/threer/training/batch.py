@@ -176,7 +176,11 @@ class Batch:
         if names:
             kept = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
             names = tuple(names[int(i)] for i in kept)
-        chosen: dict[str, Any] = {name: tensor[rows] for name, tensor in self._tensors().items()}
+        chosen: dict[str, Any] = {
+            # sizes stay on the CPU, whatever device the rest is on
+            name: tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
+            for name, tensor in self._tensors().items()
+        }
         return replace(self, **chosen, sources=names)
 
     def of_views(self, views: Sequence[int], roles: Roles) -> Self:
