@@ -83,8 +83,8 @@ def _points(criterion: Criterion, inputs: dict[str, Tensor], views: list[int]) -
     own = moved_back(inputs, {v: v for v in views})
     truth = SequencePoints(own, to_reference(inputs, views, 0))
     mode, metric = inner.mode
-    if mode not in ("none", "avg_dis"):
-        raise LookupError(f"no adapter for norm_mode {mode!r} in {inner.name}")
+    if mode not in ("none", "avg_dis") or inner.options.get("dist_clip") is not None:
+        raise LookupError(f"no adapter for the options of {inner.name}: {inner.options}")
     true_scales = sequence_scales(prediction, truth, valid, flag("is_metric") if metric else None, confidence)
     ones = torch.ones(len(c2w))
     scales = (ones, ones) if inner.keeps_truth or mode == "none" else true_scales
