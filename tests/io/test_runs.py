@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
 import json
 import os
+import sys
 import tracemalloc
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -20,10 +25,11 @@ import threer.io
 from stored_runs import H, W, make_update, write_run
 from threer.config import StreamingConfig
 from threer.errors import RunError, ThreerError
-from threer.io.cameras import read_cameras
+from threer.io.cameras import FrameCameras, read_cameras
 from threer.io.ply import read_ply
-from threer.io.runs import RunWriter, Scene
+from threer.io.runs import Progress, RunWriter, Scene
 from threer.io.runs.layout import pack_points, unpack_points
+from threer.io.runs.scene import read_table
 from threer.io.trajectory import read_tum
 from threer.types import Pointmap, Update
 
@@ -244,15 +250,69 @@ def test_memory_does_not_grow_with_the_length_of_the_run(tmp_path: Path) -> None
     assert min(peak(44, "long"), peak(44, "again")) - peak(12, "short") < 4 * one_frame
 
 
+def bytes_held(writer: RunWriter) -> int:
+    """Of everything that can be reached from ``writer``."""
+    found: dict[int, object] = {}
+    waiting: list[object] = list(vars(writer).values())
+    while waiting:
+        value = waiting.pop()
+        if id(value) not in found and not isinstance(value, type | ModuleType | FunctionType):
+            found[id(value)] = value
+            waiting += gc.get_referents(value)
+    return sum(map(sys.getsizeof, found.values()))
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed without a save point"])
+def test_a_writer_keeps_a_few_bytes_of_each_frame(tmp_path: Path, resumed: bool) -> None:
+    update, held = make_update(0), {}
+    for count in (100, 500):
+        out = tmp_path / str(count)
+        writer = RunWriter(out, {}, chunk=8)
+        for index in range(count):
+            writer.on(dataclasses.replace(update, frame=dataclasses.replace(update.frame, index=index)))
+        if resumed:
+            writer.close()
+            writer = RunWriter(out, {}, chunk=8, resume=Progress())
+        held[count] = bytes_held(writer)
+        writer.close()
+    assert held[500] - held[100] < 30 * 400
+
+
+def test_cameras_are_written_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from threer.io.runs import writer as module
+
+    tables: list[weakref.ref[FrameCameras]] = []
+
+    def watched(chunks: list[Path]) -> FrameCameras:
+        table = read_table(chunks)
+        tables.append(weakref.ref(table))
+        assert sum(table() is not None for table in tables) <= 2, "this one, and the one before"
+        return table
+
+    monkeypatch.setattr(module, "read_table", watched)
+    write_run(tmp_path / "run", list(range(30)), chunk=3)
+    assert len(tables) > 20
+
+
+def test_cameras_of_a_run_in_another_order_are_in_that_of_the_source(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [0, 8, 4, 1, 2, 3, 5, 6, 7], chunk=2)
+    assert read_cameras(tmp_path / "run" / "cameras.json").indices.tolist() == list(range(9))
+    np.testing.assert_array_equal(read_tum(tmp_path / "run" / "trajectory.tum").positions[:, 0], np.arange(9))
+
+
 def test_cameras_are_not_rewritten_at_every_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rewriting all of them for each chunk would make a stream slower and slower."""
     from threer.io.runs import writer as module
 
     rows: list[int] = []
     write = module.write_cameras
-    monkeypatch.setattr(
-        module, "write_cameras", lambda path, table: (rows.append(len(table.names)), write(path, table))
-    )
+
+    def watched(path: Path, tables: Iterable[FrameCameras]) -> None:
+        listed = list(tables)
+        rows.append(sum(len(table.names) for table in listed))
+        write(path, listed)
+
+    monkeypatch.setattr(module, "write_cameras", watched)
     write_run(tmp_path / "run", list(range(200)), chunk=2)
     assert rows[-1] == 200
     assert len(rows) < 30

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from threer.errors import SourceError
-from threer.io.atomic import write_json
+from threer.io.atomic import plain, replacing
 from threer.types import Cameras, FloatArray, Trajectory
 
 _CONVENTIONS = {
@@ -46,24 +48,37 @@ class FrameCameras:
         return Trajectory(self.timestamps, self.cameras.c2w)
 
 
-def write_cameras(path: Path, table: FrameCameras) -> None:
-    """Write ``cameras.json``: conventions, then one entry per frame. Raises `RunError` if that is impossible."""
+def write_cameras(path: Path, table: FrameCameras | Iterable[FrameCameras]) -> None:
+    """Write ``cameras.json``: conventions, then a line per frame. Raises `RunError` if that is impossible.
+
+    Of several tables, one after the other, one is in memory at a time.
+    """
+    tables = [table] if isinstance(table, FrameCameras) else table
+    with replacing(path) as part, open(part, "w", encoding="utf-8") as file:
+        conventions = json.dumps(_CONVENTIONS, ensure_ascii=False)
+        file.write(f'{{"format": 1,\n"conventions": {conventions},\n"frames": [')
+        separator = "\n"
+        for frame in chain.from_iterable(map(_entries, tables)):
+            text = json.dumps(plain(frame), allow_nan=False, ensure_ascii=False)
+            file.write(separator + text)
+            separator = ",\n"
+        file.write("\n]}\n")
+
+
+def _entries(table: FrameCameras) -> Iterator[dict[str, Any]]:
     cameras = table.cameras
-    frames = []
     for k, name in enumerate(table.names):
-        frames.append(
-            {
-                "name": name,
-                "index": int(table.indices[k]),
-                "timestamp": float(table.timestamps[k]),
-                "size": cameras.size[k].tolist(),
-                "c2w": _matrix_or_none(cameras.c2w[k]),
-                "K": _matrix_or_none(cameras.K[k]),
-            }
-        )
+        entry = {
+            "name": name,
+            "index": int(table.indices[k]),
+            "timestamp": float(table.timestamps[k]),
+            "size": cameras.size[k].tolist(),
+            "c2w": _matrix_or_none(cameras.c2w[k]),
+            "K": _matrix_or_none(cameras.K[k]),
+        }
         if cameras.distortion is not None:
-            frames[-1]["distortion"] = cameras.distortion[k].tolist()
-    write_json(path, {"format": 1, "conventions": _CONVENTIONS, "frames": frames})
+            entry["distortion"] = cameras.distortion[k].tolist()
+        yield entry
 
 
 def read_cameras(path: Path) -> FrameCameras:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,24 @@ from threer.io.atomic import replacing
 from threer.types import Trajectory
 
 
-def write_tum(path: Path, trajectory: Trajectory) -> int:
+def write_tum(path: Path, trajectory: Trajectory | Iterable[Trajectory]) -> int:
     """Write the poses that were found, one a line; returns how many were not and are left out.
 
-    Raises `RunError` if the file cannot be written.
+    Of several trajectories, one after the other, one is in memory at a time. Raises `RunError` if the file cannot
+    be written.
     """
-    found = np.isfinite(trajectory.c2w).all(axis=(1, 2))
-    c2w = trajectory.c2w[found]
-    quaternions = Rotation.from_matrix(c2w[:, :3, :3]).as_quat() if len(c2w) else np.empty((0, 4))  # x, y, z, w
-    rows = np.column_stack([trajectory.timestamps[found], c2w[:, :3, 3], quaternions])
-    with replacing(path) as part:
-        np.savetxt(
-            part, rows, fmt=["%.6f", *["%.9g"] * 7], header="timestamp tx ty tz qx qy qz qw (camera-to-world)"
-        )
-    return int((~found).sum())
+    parts = [trajectory] if isinstance(trajectory, Trajectory) else trajectory
+    missing = 0
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write("# timestamp tx ty tz qx qy qz qw (camera-to-world)\n")
+        for part in parts:
+            found = np.isfinite(part.c2w).all(axis=(1, 2))
+            missing += int((~found).sum())
+            c2w = part.c2w[found]
+            quaternions = Rotation.from_matrix(c2w[:, :3, :3]).as_quat() if len(c2w) else np.empty((0, 4))  # xyzw
+            rows = np.column_stack([part.timestamps[found], c2w[:, :3, 3], quaternions])
+            np.savetxt(file, rows, fmt=["%.6f", *["%.9g"] * 7])
+    return missing
 
 
 def read_tum(path: Path) -> Trajectory:

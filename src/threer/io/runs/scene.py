@@ -49,22 +49,9 @@ class Scene:
         self._chunks = chunks
         self._loaded: OrderedDict[int, dict[str, npt.NDArray[Any]]] = OrderedDict()
 
-        listed = [layout.read_chunk(chunk, *layout.LISTED) for chunk in chunks]
-        columns: dict[str, npt.NDArray[Any]] = {
-            name: np.concatenate([chunk[name] for chunk in listed]) if listed else _EMPTY[name]
-            for name in layout.LISTED
-        }
-        order = np.argsort(columns["index"], kind="stable")
-        columns = {name: column[order] for name, column in columns.items()}
-        places = [(k, row) for k, chunk in enumerate(listed) for row in range(len(chunk["index"]))]
-        self._places = [places[k] for k in order]  # position -> (chunk, row)
+        columns, self._places = _read_listed(chunks)  # position -> (chunk, row)
         self._to_original = columns["to_original"]
-        self.table = FrameCameras(
-            Cameras(columns["c2w"], columns["K"], columns["size"]),
-            tuple(columns["names"].tolist()),
-            columns["index"],
-            columns["timestamps"],
-        )
+        self.table = _table(columns)
 
     @classmethod
     def open(cls, path: str | Path) -> Scene:
@@ -166,6 +153,32 @@ class Scene:
         from threer.io.export import write
 
         write(self, path)
+
+
+def read_table(chunks: list[Path]) -> FrameCameras:
+    """The cameras of all frames in some chunk files, in the order of the source. Raises `RunError`."""
+    return _table(_read_listed(chunks)[0])
+
+
+def _read_listed(chunks: list[Path]) -> tuple[dict[str, npt.NDArray[Any]], list[tuple[int, int]]]:
+    """What is said about the frames beside their pixels, by index, and the (chunk, row) of each."""
+    listed = [layout.read_chunk(chunk, *layout.LISTED) for chunk in chunks]
+    columns: dict[str, npt.NDArray[Any]] = {
+        name: np.concatenate([chunk[name] for chunk in listed]) if listed else _EMPTY[name]
+        for name in layout.LISTED
+    }
+    order = np.argsort(columns["index"], kind="stable")
+    places = [(k, row) for k, chunk in enumerate(listed) for row in range(len(chunk["index"]))]
+    return {name: column[order] for name, column in columns.items()}, [places[k] for k in order]
+
+
+def _table(columns: Mapping[str, npt.NDArray[Any]]) -> FrameCameras:
+    return FrameCameras(
+        Cameras(columns["c2w"], columns["K"], columns["size"]),
+        tuple(columns["names"].tolist()),
+        columns["index"],
+        columns["timestamps"],
+    )
 
 
 def read_run(folder: Path) -> Mapping[str, Any] | None:

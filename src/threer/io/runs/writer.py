@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 
 from threer.errors import RunError
@@ -20,13 +19,16 @@ from threer.io.ply import write_ply
 from threer.io.runs import layout
 from threer.io.runs.layout import Precision, Row, State, StoredFrame
 from threer.io.runs.lock import RunLock, this_process
-from threer.io.runs.scene import Scene, read_run
+from threer.io.runs.scene import Scene, read_run, read_table
 from threer.io.trajectory import write_tum
-from threer.types import Cameras, Update, UpdateKind
+from threer.types import Update
 
 CAMERAS_GROWTH = 1.25
 """While a run goes on, its files of cameras are written anew when so many times the frames are there: rewriting
 them at every chunk would take longer and longer. The chunks hold every camera at any time."""
+_CAME, _FINAL_AHEAD, _FAILED_AHEAD = 1, 2, 3
+"""What is known of a frame; 0 is nothing. Ahead are those that are on disk from before `resume`, but did not come
+again so far."""
 _CHUNK_BYTES = 64 << 20  # a chunk of large frames is closed early, so that it stays this small in memory
 _PRODUCTS = (
     layout.RUN,
@@ -54,7 +56,7 @@ class Progress:
 
 
 class RunWriter:
-    """An `Observer` that keeps every final frame on disk; at most one chunk of frames is in memory.
+    """An `Observer` that keeps every final frame on disk; in memory are one chunk of frames, and a byte of each.
 
     The folder can be read at any time (`Scene.open`). After a crash all frames up to the latest full chunk or
     `sync` are there; after `finish`, everything. The folder is locked until `finish` or `close`.
@@ -99,8 +101,9 @@ class RunWriter:
         self.precision: Precision = precision
         self.chunk, self.cloud_budget, self.keep = chunk, cloud_budget, keep
         self._waiting: list[Row] = []  # the open chunk
-        self._known: dict[int, Row] = {}  # by index, without pixels
-        self._ahead: dict[int, Row] = {}  # on disk from before `resume`, but not come again so far
+        self._frames = bytearray()  # what is known of each, by index
+        self._latest = -1
+        self._in_order = True
         self._rows_on_disk: dict[int, int] = {}  # of the open chunk and those after it
         self._chunks = 0
         self._cameras_written = 0
@@ -137,7 +140,7 @@ class RunWriter:
 
     def __len__(self) -> int:
         """Frames that came so far, those of before `resume` included."""
-        return len(self._known)
+        return self._frames.count(_CAME)
 
     def close(self) -> None:
         """Let others write the folder. What was not flushed by `finish` or `sync` is lost."""
@@ -158,15 +161,14 @@ class RunWriter:
             self._counts["dropped"] += 1
             return
         frame = StoredFrame.from_update(update)
-        if frame.index in self._known:
+        if self._state(frame.index) == _CAME:
             raise ValueError(f"frame {frame.index} ({frame.name}) was final before")
         self._counts[update.kind] += 1
         if self._waiting and self._waiting[0]["conf"].shape != frame.conf.shape:
             self._close_chunk()
         row = layout.pack(frame, self.precision)
         self._waiting.append(row)
-        self._known[frame.index] = {name: row[name] for name in layout.LISTED}
-        self._ahead.pop(frame.index, None)
+        self._remember(frame.index, _CAME)
         size = frame.points.nbytes + frame.conf.nbytes + frame.colours.nbytes
         if len(self._waiting) >= self.chunk or (len(self._waiting) + 1) * size > _CHUNK_BYTES:
             self._close_chunk()
@@ -187,7 +189,8 @@ class RunWriter:
         cloud = scene.cloud(self.keep, self.cloud_budget)
         write_ply(self.out / layout.POINTS, cloud)
         found = int(scene.cameras.found.sum())
-        self._counts.update(_kind(row) for row in self._ahead.values())
+        self._counts["final"] += self._frames.count(_FINAL_AHEAD)
+        self._counts["failed"] += self._frames.count(_FAILED_AHEAD)
         counts = {
             **self._counts,
             "cameras_found": found,
@@ -206,7 +209,7 @@ class RunWriter:
         self._rows_on_disk.pop(self._chunks, None)
         self._chunks += 1
         self._waiting.clear()
-        if len(self._known) >= CAMERAS_GROWTH * self._cameras_written:
+        if len(self) >= CAMERAS_GROWTH * self._cameras_written:
             self._write_cameras()
 
     def _write_open_chunk(self) -> None:
@@ -222,46 +225,44 @@ class RunWriter:
         self._chunks = progress.chunks
         self._counts.update(progress.counts)
         for number in range(progress.chunks):
-            self._known |= _by_index(layout.read_rows(self._chunk_path(number), *layout.LISTED))
+            for index in layout.read_chunk(self._chunk_path(number), "index")["index"]:
+                self._remember(int(index), _CAME)
         number = progress.chunks
         while self._chunk_path(number).exists() or (number == progress.chunks and progress.open):
-            rows = layout.read_rows(self._chunk_path(number))
+            needed = () if number == progress.chunks else ("index", "conf")
+            rows = layout.read_rows(self._chunk_path(number), *needed)
             come = progress.open if number == progress.chunks else 0
             if len(rows) < come:
                 raise RunError(
                     f"{self._chunk_path(number)} has lost frames: the run cannot go on, overwrite it to start anew"
                 )
             self._waiting += rows[:come]
-            self._known |= _by_index(rows[:come])
-            self._ahead |= _by_index(rows[come:], "conf")
+            for k, row in enumerate(rows):
+                ahead = _FINAL_AHEAD if row["conf"].any() else _FAILED_AHEAD  # failed: kept without a single point
+                self._remember(int(row["index"]), _CAME if k < come else ahead)
             self._rows_on_disk[number] = len(rows)
             number += 1
 
+    def _state(self, index: int) -> int:
+        return self._frames[index] if index < len(self._frames) else 0
+
+    def _remember(self, index: int, state: int) -> None:
+        self._frames.extend(bytes(max(0, index + 1 - len(self._frames))))
+        self._in_order &= index > self._latest or bool(self._frames[index])
+        self._latest = max(self._latest, index)
+        self._frames[index] = state
+
     def _write_cameras(self) -> None:
-        known = self._ahead | self._known
-        rows = [known[index] for index in sorted(known)]
-        table = FrameCameras(
-            Cameras(
-                np.array([row["c2w"] for row in rows]).reshape(-1, 4, 4),
-                np.array([row["K"] for row in rows]).reshape(-1, 3, 3),
-                np.array([row["size"] for row in rows], np.int64).reshape(-1, 2),
-            ),
-            tuple(str(row["names"]) for row in rows),
-            np.array([row["index"] for row in rows], np.int64),
-            np.array([row["timestamps"] for row in rows], np.float64),
-        )
-        write_cameras(self.out / layout.CAMERAS, table)
-        write_tum(self.out / layout.TRAJECTORY, table.trajectory)
-        self._cameras_written = len(rows)
+        """Of all frames on disk, chunk by chunk; all at once if they came in another order than the source has."""
+        chunks = sorted((self.out / layout.FRAMES).glob(layout.CHUNK_PATTERN))
+        groups = [[chunk] for chunk in chunks] if self._in_order else [chunks]
 
+        def tables() -> Iterator[FrameCameras]:
+            return (read_table(group) for group in groups)
 
-def _by_index(rows: list[Row], *more: str) -> dict[int, Row]:
-    return {int(row["index"]): {name: row[name] for name in (*layout.LISTED, *more)} for row in rows}
-
-
-def _kind(row: Row) -> UpdateKind:
-    """What became of a frame on disk: failed ones are kept without a single point."""
-    return "final" if row["conf"].any() else "failed"
+        write_cameras(self.out / layout.CAMERAS, tables())
+        write_tum(self.out / layout.TRAJECTORY, (table.trajectory for table in tables()))
+        self._cameras_written = len(self._frames) - self._frames.count(0)
 
 
 def _present(out: Path) -> list[Path]:
