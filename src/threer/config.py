@@ -277,7 +277,7 @@ class AlignmentConfig:
     """One focal length for all photos instead of one for each."""
     find_principal_points: bool = False
     """Find the principal points as well; else they stay at the image centres."""
-    alignment_pixels: int = 1000
+    alignment_pixels: int = 2000
     """Pixels of each photo that decide about its camera; the depth of all follows."""
     hide_floaters: bool = True
     """Take the confidence from points that hide what other photos see more surely."""

@@ -99,7 +99,7 @@ def test_noise_and_outliers_are_averaged_out() -> None:
 def test_better_than_the_published_schedule_and_sooner() -> None:
     truth = world(3, [(40, 56)], seed=5)
     pairs = truth.pairs(graphs.symmetrized(graphs.complete(3)), noise=0.03, outliers=0.05, seed=6)
-    known = Known.nothing(4)
+    known = Known.nothing(3)
     start = grow_scene(pairs, known, middle(pairs))
     begun = time.process_time()
     own, how = optimise(start, pairs, known)

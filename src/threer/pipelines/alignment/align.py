@@ -76,6 +76,8 @@ def align(
     """
     config = config or AlignmentConfig()
     known = known or Known.nothing(pairs.count)
+    if len(known.focals) != pairs.count:
+        raise ValueError(f"known is about {len(known.focals)} photos, the pairs about {pairs.count}")
     names = names or [f"photo {i}" for i in range(pairs.count)]
     parity = config.published_alignment
     pairs = pairs.without(e for e, (i, j) in enumerate(pairs.edges.tolist()) if i == j)

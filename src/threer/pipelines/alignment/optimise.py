@@ -18,22 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threer.geometry.projection import rays
+from threer.pipelines.alignment.depths import SMOOTHEST, best_depth, full_depth, reweighted
+from threer.pipelines.alignment.linear import motion_rows, photo_block, skew
 from threer.pipelines.alignment.predictions import Pairs, Progress
 from threer.pipelines.alignment.scene import MEAN_SCALE, Aligned, Known, Weighting, role_areas, weights_of
-from threer.pipelines.alignment.spanning_tree import positive
-from threer.pipelines.alignment.system import System, skew
+from threer.pipelines.alignment.system import System
 
-SAMPLED = 1000
+SAMPLED = 2000
 """Pixels of each photo that decide about cameras."""
 MOST_STEPS = 60
-LEAST_GAIN = 2e-4
+LEAST_GAIN = 2e-5
 """The steps end when three in a row gain less than this share of the loss."""
-SMOOTHING = (0.3, 0.02)
+SMOOTHING = (0.3, SMOOTHEST)
 """Distances below this share of the median one count as squares: at first, and at last."""
 DAMPING = (1e-4, 1e-9, 1e6)
 """Levenberg-Marquardt's: at first, at least, and what ends the steps."""
-DEPTH_STEPS = 8
 LARGEST_STEP = 0.4
 
 
@@ -253,71 +252,17 @@ class _Problem:
         seen = self.rays(state, photo)  # [P, 3]
         targets = self.targets(state, photo)  # [D, P, 3]
         apart = seen * depth[:, None] - targets
-        weights = _reweighted(self.weights[photo], torch.linalg.vector_norm(apart, dim=-1), share)  # [D, P]
+        weights = reweighted(self.weights[photo], torch.linalg.vector_norm(apart, dim=-1), share)  # [D, P]
 
-        # Small motions move a point by what is linear in these: its place, 1, and how its ray and depth lean.
-        lean = seen[:, :2] * depth[:, None]
-        common = torch.cat([torch.ones_like(lean[:, :1]), lean, depth[:, None]], dim=1)  # [P, 4]
-        basis = torch.cat([targets, common.expand(*targets.shape[:2], 4)], dim=-1)  # [D, P, 7]
         middle = (self._world_middle(state)[of] - state.centres[photo]) @ turn
-        rows = self._rows(state, photo, middle)  # [D, 3, 7, k]
-        weighted = basis * weights[..., None]
-        moments = weighted.mT @ basis  # [D, 7, 7]
-        inner = (rows.mT @ moments[:, None] @ rows).sum(dim=1)  # [D, k, k]
-        pulls = -((weighted.mT @ apart).mT[..., None, :] @ rows).sum(dim=1)[:, 0]  # [D, k]
-        along = (weighted[..., None, :] * seen[:, :, None]).flatten(-2)  # [D, P, 3 · 7]
-        shares = along @ rows.flatten(1, 2)  # [D, P, k]: how each number pushes along each ray
-        stiffness = (weights * seen.square().sum(dim=-1)).sum(dim=0)  # [P]
-        pull = (weights * (apart * seen).sum(dim=-1)).sum(dim=0)
-
-        # The camera's numbers are common to all D, each pair's are its own.
-        own = rows.shape[-1] - 7
-        size = own + 7 * len(of)
-        matrix, side = targets.new_zeros(size, size), targets.new_zeros(size)
-        matrix[:own, :own] = inner[:, :own, :own].sum(dim=0)
-        side[:own] = pulls[:, :own].sum(dim=0)
-        side[own:] = pulls[:, own:].flatten()
-        matrix[:own, own:] = inner[:, :own, own:].transpose(0, 1).reshape(own, -1)
-        matrix[own:, :own] = matrix[:own, own:].T
-        for d in range(len(of)):
-            part = slice(own + 7 * d, own + 7 * d + 7)
-            matrix[part, part] = inner[d, own:, own:]
-        pushes = torch.cat([shares[..., :own].sum(dim=0), shares[..., own:].transpose(0, 1).flatten(1)], dim=1)
-        used = stiffness > 0
-        pushes, stiffness, pull = pushes[used], stiffness[used], pull[used]
-        matrix -= pushes.T @ (pushes / stiffness[:, None])
-        side += (pull / stiffness) @ pushes
-        return matrix, side
-
-    def _rows(self, state: _State, photo: int, middle: Tensor) -> Tensor:
-        """[D, 3, 7, k] how the k numbers of a photo and a pair move each axis of the seen point less the pair's.
-
-        middle  [D, 3] about which each pair turns and grows, in the camera's frame
-        """
-        turn, own = state.turns[photo], len(self.free[photo])
-        rows = torch.zeros(len(middle), 3, 7, own + 7, dtype=torch.float64)
-        for axis in range(3):
-            after, before = (axis + 1) % 3, (axis + 2) % 3
-            # The camera turns by a and moves by b: the difference moves by a × Z + b.
-            rows[:, axis, before, after] = 1.0
-            rows[:, axis, after, before] = -1.0
-            rows[:, axis, 3, 3 + axis] = 1.0
-            # The pair turns by a, moves by b, grows by s about its middle: by -(a × q + b + s q), q = Z - middle.
-            for column in range(3):  # in the world's axes
-                rows[:, axis, before, own + column] = -turn[column, after]
-                rows[:, axis, after, own + column] = turn[column, before]
-                rows[:, axis, 3, own + column] = (
-                    turn[column, after] * middle[:, before] - turn[column, before] * middle[:, after]
-                )
-                rows[:, axis, 3, own + 3 + column] = -turn[column, axis]
-            rows[:, axis, axis, own + 6] = -1.0
-            rows[:, axis, 3, own + 6] = middle[:, axis]
-        rows[:, 0, 4, 6] = rows[:, 1, 5, 6] = -1.0
+        rows = motion_rows(turn, middle, len(self.free[photo]))
         if self.move_centres:
-            rows[:, 0, 6, 7] = -1 / state.focals[photo]
-            rows[:, 1, 6, 8] = -1 / (state.focals[photo] * self.start.aspects[photo])
-        rows[..., :own] *= self.free[photo]
-        return rows
+            across = state.focals[photo] * torch.stack(
+                [torch.ones_like(state.focals[0]), self.start.aspects[photo]]
+            )
+            rows[:, [0, 1], 6, [7, 8]] = -1 / across
+        rows[..., : len(self.free[photo])] *= self.free[photo]
+        return photo_block(seen, depth, targets, weights, rows)
 
     def _world_middle(self, state: _State) -> Tensor:
         turned = torch.einsum("eij,ej->ei", state.pair_turns, self.middle)
@@ -364,50 +309,6 @@ class _Problem:
             state.pair_shifts,
         )
         return dataclasses.replace(scene, depth=full_depth(scene, self.pairs, self.weighting))
-
-
-def full_depth(scene: Aligned, pairs: Pairs, weighting: Weighting = "log") -> list[Tensor]:
-    """The best depth [H, W] of every pixel of every photo, for the cameras and pairs of ``scene``."""
-    maps = []
-    for photo, (height, width) in enumerate(pairs.sizes):
-        seen = pairs.seen(photo)
-        turn, centre = scene.c2w[photo, :3, :3], scene.c2w[photo, :3, 3]
-        targets, weights = [], []
-        for pair, _, points in seen:
-            motion = (scene.scales[pair] * turn.T @ scene.rotations[pair]).float()
-            shift = ((scene.shifts[pair] - centre) @ turn).float()
-            targets.append(points.xyz.reshape(-1, 3).float() @ motion.T + shift)
-            weights.append(weights_of(points.conf.flatten().float(), weighting))
-        along = rays(scene.K(photo), height, width).reshape(-1, 3).float()
-        first = torch.stack([t[:, 2] for t in targets]).mean(dim=0)
-        depth = best_depth(
-            along, torch.stack(targets), torch.stack(weights), first, steps=DEPTH_STEPS, share=SMOOTHING[1]
-        )
-        maps.append(depth.reshape(height, width))
-    return maps
-
-
-def best_depth(
-    along: Tensor, targets: Tensor, weights: Tensor, depth: Tensor, *, steps: int, share: float
-) -> Tensor:
-    """Depths [P] along rays [P, 3] with the least weighted distance to targets [D, P, 3], from ``depth`` on.
-
-    Where nothing has weight the mean of all targets is taken. All depths are positive.
-    """
-    weights = torch.where(weights.sum(dim=0) > 0, weights, 1.0)
-    dot = (targets * along).sum(dim=-1)
-    square = along.square().sum(dim=-1)
-    for _ in range(steps):
-        apart = torch.linalg.vector_norm(along * depth[:, None] - targets, dim=-1)
-        pull = _reweighted(weights, apart, share)
-        depth = (pull * dot).sum(dim=0) / (pull.sum(dim=0) * square)
-    return positive(depth)
-
-
-def _reweighted(weights: Tensor, apart: Tensor, share: float) -> Tensor:
-    """Weights of squares that stand for distances; below ``share`` of the median they are squares."""
-    floor = share * apart.median() + 1e-12
-    return weights / torch.sqrt(apart.square() + floor.square())
 
 
 def _spread(area: int, count: int, generator: np.random.Generator) -> Tensor:

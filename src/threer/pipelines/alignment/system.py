@@ -71,10 +71,3 @@ class System:
         jacobi = LinearOperator(shape, matvec=lambda v: v / scale, dtype=np.float64)
         step, _ = cg(operator, self.side.numpy(), rtol=CG_TOLERANCE, maxiter=CG_STEPS, M=jacobi)
         return torch.from_numpy(step)
-
-
-def skew(vectors: Tensor) -> Tensor:
-    """[..., 3] to the matrices [..., 3, 3] of their cross products."""
-    x, y, z = vectors.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(*vectors.shape[:-1], 3, 3)
