@@ -15,6 +15,7 @@ from threer.errors import ReconstructionError, ThreerError
 from threer.geometry.procrustes import align_cameras, align_points
 from threer.pipelines.alignment import pairs as graphs
 from threer.pipelines.alignment.align import Alignment, align
+from threer.pipelines.alignment.cleaning import without_floaters
 from threer.pipelines.alignment.optimise import optimise
 from threer.pipelines.alignment.predictions import Pairs
 from threer.pipelines.alignment.published import learning_rate, optimise_published
@@ -295,3 +296,27 @@ def test_impossible_settings_are_refused() -> None:
         AlignmentConfig(weakest_pair=1.0)
     with pytest.raises(ThreerError, match="pair_window must be at least 1"):
         AlignmentConfig(pair_window=0)
+
+
+def test_floaters_lose_their_confidence() -> None:
+    truth = world(3, spread=0.2, seed=23)
+    truth.c2w[:, :3, :3] = np.eye(3)
+    known = Known(truth.c2w, truth.focals, np.full((3, 2), np.nan), np.ones(3))
+    flat = []
+    for i, own in enumerate(truth.own):  # all see the plane z = 4 of the world
+        pose = torch.from_numpy(truth.c2w[i])
+        along = own / own[..., 2:]
+        flat.append(along * ((4 - pose[2, 3]) / (along @ pose[2, :3]))[..., None])
+    truth = dataclasses.replace(truth, own=flat)
+    pairs = truth.pairs(graphs.symmetrized([(0, 1), (1, 2)]))
+    scene = align(pairs, dataclasses.replace(FEWER, hide_floaters=False), known=known).scene
+    scene.depth[0][8:14, 12:22] = 2.0  # hangs in the air
+    conf = [torch.full((24, 36), c) for c in (3.0, 5.0, 5.0)]
+    cleaned = without_floaters(scene, conf, tolerance=0.01)
+    assert (cleaned[0][8:14, 12:22] == 0).float().mean() > 0.9
+    assert (cleaned[0][:6] > 0).all()
+    assert (cleaned[1] > 0).all()
+    surer = without_floaters(scene, [torch.full((24, 36), 9.0), *conf[1:]], tolerance=0.01)
+    assert (surer[0] > 0).all()
+    unpaired = without_floaters(scene, conf, pairs=pairs.without([0, 2]), tolerance=0.01)
+    assert (unpaired[0] > 0).all()

@@ -121,7 +121,7 @@ def align(
         scene = _from_first_camera(scene, known_here)
         doubts += _doubts(scene, [names[i] for i in photos])
     if config.hide_floaters:
-        conf = without_floaters(scene, conf, in_turn=parity)
+        conf = without_floaters(scene, conf, pairs=None if parity else used, in_turn=parity)
     report = {
         "pairs": len(used),
         "unsure_pairs": len(pairs) - len(sure),

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from threer.geometry.projection import project
+from threer.pipelines.alignment.predictions import Pairs
 from threer.pipelines.alignment.scene import Aligned
 
 TOLERANCE = 1e-3
 
 
 def without_floaters(
-    scene: Aligned, conf: Sequence[Tensor], *, in_turn: bool = False, tolerance: float = TOLERANCE
+    scene: Aligned,
+    conf: Sequence[Tensor],
+    *,
+    pairs: Pairs | None = None,
+    in_turn: bool = False,
+    tolerance: float = TOLERANCE,
 ) -> list[Tensor]:
     """Confidences [H, W] of all photos, 0 where a point hides what another photo sees more surely.
 
     conf       [H, W] of each photo
+    pairs      compare photos that are paired only: the others rarely see the same; None compares all
     in_turn    let each pair of photos see the confidences that the pairs before left, as the original does; the
                answer then depends on the order of the photos (quirk D7)
     tolerance  share of the depth by which a point must be nearer
     """
     cleaned = [c.clone() for c in conf]
+    partners: list[Iterable[int]] = [range(len(conf)) for _ in conf]
+    if pairs is not None:
+        partners = [sorted(pairs.partners(i)) for i in range(len(conf))]
     for i in range(len(conf)):
         world = scene.points(i)
-        for j in range(len(conf)):
+        for j in partners[i]:
             if i == j:
                 continue
             trusted = cleaned if in_turn else conf

@@ -68,6 +68,11 @@ class Pairs:
         first = [(e, 0, self.own[e]) for e in np.flatnonzero(self.edges[:, 0] == photo).tolist()]
         return first + [(e, 1, self.other[e]) for e in np.flatnonzero(self.edges[:, 1] == photo).tolist()]
 
+    def partners(self, photo: int) -> set[int]:
+        """The photos that one is paired with, in either order."""
+        rows = (self.edges == photo).any(axis=1)
+        return set(self.edges[rows].flatten().tolist()) - {photo}
+
     def scores(self) -> FloatArray:
         """[E] how sure the network is of each pair: product of both mean confidences."""
         return np.array(
