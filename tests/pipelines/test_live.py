@@ -27,6 +27,11 @@ def raw(index: int) -> RawFrame:
     return RawFrame(np.zeros((2, 3, 3), np.uint8), index, index / 30, str(index))
 
 
+def picture(index: int) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(60), np.arange(40))
+    return np.stack([x * 4, y * 6, (x + y + 5 * index) % 256], axis=-1).astype(np.uint8)
+
+
 def simulate(work: list[float], round_frames: int = 1) -> tuple[list[int], list[int], Backlog, int]:
     """A frame comes in at every tick, reconstructing one takes ``work[tick]`` ticks, in rounds.
 
@@ -119,11 +124,10 @@ class Lockstep(FrameSource):
             self._change.notify_all()
 
     def _pictures(self) -> Generator[tuple[float, str, np.ndarray], None, None]:
-        x, y = np.meshgrid(np.arange(60), np.arange(40))
         for i in range(self.count):
             with self._change:
                 self._change.wait_for(lambda due=i: due < self._allowed)
-            yield i / 30, str(i), np.stack([x * 4, y * 6, (x + y + 5 * i) % 256], axis=-1).astype(np.uint8)
+            yield i / 30, str(i), picture(i)
             with self._change:
                 self._delivered = max(self._delivered, i + 1)
                 self._change.notify_all()

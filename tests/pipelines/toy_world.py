@@ -2,7 +2,8 @@
 
 Its confidence is the real overlap of what two frames see, so the logic around the networks can be tested for what
 it is meant to do. A picture encodes (place, clarity, pattern) in its three channels; clarity 1 is a good picture, 0
-a black one, in between a blurred one. A frame at place p sees the points p + u, u from -1 to 1, at depth 1.
+a black one, in between a blurred one. The third has a texture, without which it would show nothing. A frame at
+place p sees the points p + u, u from -1 to 1, at depth 1.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from threer.types import Frame, Pointmap, Prediction, View
 
 SIZE = 16
 SPAN = 1000.0
+TEXTURE = 0.1
 VIEW = 12.0
 """Frames see something in common when they are nearer to each other than this."""
 SURE = 9.0
@@ -29,6 +31,7 @@ def frame(index: int, place: float, clarity: float = 1.0) -> Frame:
     image = torch.empty(3, SIZE, SIZE)
     image[0], image[1] = place / SPAN, clarity
     image[2] = (place * 0.37) % 1  # neighbours look different; the same place looks the same
+    image[2] += clarity * TEXTURE * torch.tensor([[1.0, -1], [-1, 1]]).kron(torch.ones(SIZE // 2, SIZE // 2))
     return Frame(image, index, index / 10, f"{index}", (SIZE, SIZE), np.eye(2, 3))
 
 

@@ -31,7 +31,7 @@ def reconstruct(source: str | Sequence[str], out: Path, config: ReconstructConfi
     console = Console(stderr=True)
     with Bar(console) as bar:
         try:
-            scene = run(source, out, config, observers=[bar], on_start=bar.start)
+            scene = run(source, out, config, observers=[bar], on_start=bar.start, on_stop=bar.stop)
         except KeyboardInterrupt:
             if bar.started:
                 scene = Scene.open(out)
@@ -87,6 +87,11 @@ class Bar:
         self._progress.update(
             self._task, description="looking at the frames", total=start.expected, completed=start.done
         )
+
+    def stop(self) -> None:
+        """Ctrl-C has ended the source."""
+        text = "no more frames are taken; what came in is reconstructed, another Ctrl-C stops at once"
+        self._console.print(f"threer: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def on(self, update: Update) -> None:
         advance = 0 if update.kind == "provisional" else 1

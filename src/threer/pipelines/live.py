@@ -94,6 +94,12 @@ class Backlog:
                 self.step += 1
             self._before, self._taken = waiting, 0
 
+    def give_up(self) -> None:
+        """Drop everything that waits."""
+        for frame in self._waiting:
+            self._drop(frame)
+        self._waiting.clear()
+
     def _halve(self) -> None:
         everything = list(self._waiting)
         self._waiting = deque(everything[::2])
@@ -144,11 +150,19 @@ class LiveFeed:
         with self._change:
             return self._backlog.dropped(self._latest)
 
-    def close(self) -> None:
-        """Read no more."""
+    def stop(self) -> None:
+        """Read no more; what waits is still given out. May be called from any thread."""
         with self._change:
             self._ended = True
+            self._change.notify()
         self._source.stop()
+
+    def close(self) -> None:
+        """Read no more and give out nothing: what waits counts as dropped."""
+        self.stop()
+        with self._change:
+            self._backlog.give_up()
+            self._latest = None
 
     def _read(self) -> None:
         try:

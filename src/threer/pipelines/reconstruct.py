@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
@@ -23,8 +21,10 @@ from threer.io.runs.layout import PREVIEW
 from threer.io.runs.scene import read_run
 from threer.io.sources import FrameSource, RawFrame, open_source, to_frame
 from threer.models.device import find_device
+from threer.pipelines.interrupts import first_interrupt_calls, not_interrupted
 from threer.pipelines.live import LiveFeed
 from threer.pipelines.methods import load_method, make_session
+from threer.pipelines.placement import check_apart
 from threer.pipelines.recurrent import RecurrentSession
 from threer.pipelines.saving import RunSaver, SavePoint, check_same, weights_fingerprint
 from threer.pipelines.sessions import Session
@@ -35,6 +35,7 @@ from threer.types import Checkpoint, Frame, Observer, Update
 
 PREVIEW_POINTS = 1_000_000
 TOO_SLOW = "frames come faster than they are reconstructed"
+CUT_OFF = "the run ended before its turn came"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def reconstruct(
     *,
     observers: Sequence[Observer] = (),
     on_start: Callable[[Start], None] | None = None,
+    on_stop: Callable[[], None] | None = None,
     **settings: Any,
 ) -> Scene:
     """Reconstruct ``source`` into the run folder ``out`` and return a handle on it.
@@ -71,11 +73,16 @@ def reconstruct(
     config     all settings; single ones can be given by name instead: ``fps=5, weights="slam3r-mini"``
     observers  are told every update: points, confidence and camera of each final frame
     on_start   is told once what was chosen, before the first frame
+    on_stop    is told, from another thread, that Ctrl-C has ended a source that has no end of its own
 
     SLAM3R and CUT3R stream: their memory does not grow with the length of the video. Fast3R and DUSt3R look at all
     photos together. Of a live source, frames are left out evenly when they come faster than they are reconstructed;
     observers are told of each, and the report counts them. When something stops the run, from a broken file to
     Ctrl-C, the frames that were final by then are kept and the run is marked.
+
+    A source that cannot be read again (a camera, a stream, a watched folder) is ended by the first Ctrl-C: what
+    came in by then is reconstructed, and the run is complete. A second one interrupts. This is so in the main
+    thread, as long as nobody else handles SIGINT.
 
     With `resume` a run that was stopped, or killed at any moment, goes on; what comes out is the same as without
     the stop, but for times. A complete run is given back as it is.
@@ -86,10 +93,7 @@ def reconstruct(
     clock = _Clock()
     out = Path(out)
     frames = open_source(source, config.frames())
-    if isinstance(source, str | Path) and out.is_dir() and out.resolve() == Path(source).resolve():
-        raise RunError(
-            f"{out} is the source itself; what comes out would lie among the images: choose another folder"
-        )
+    check_apart(source, frames, out)
     with clock("loading"):
         device = find_device(config.device)
         choice, model = load_method(frames, config, device)
@@ -136,7 +140,24 @@ def reconstruct(
             method, why = choice.method, choice.why
             on_start(Start(frames.name, method, why, checkpoint, device, frames.expected, out, len(writer)))
         one_lens = config.intrinsics is not None
-        _stream(frames, model.input, session, (writer, *observers), writer, saver, clock, point.taken, one_lens)
+
+        def stopped() -> None:
+            frames.notes.append(f"{frames.name} was ended by Ctrl-C")
+            if on_stop:
+                on_stop()
+
+        _stream(
+            frames,
+            model.input,
+            session,
+            (writer, *observers),
+            writer,
+            saver,
+            clock,
+            point.taken,
+            one_lens,
+            None if rereadable else stopped,
+        )
         return _completed(out, saver)
 
 
@@ -150,16 +171,21 @@ def _stream(
     clock: _Clock,
     taken: int,
     one_lens: bool,
+    on_stop: Callable[[], None] | None,
 ) -> None:
     """Send all but the first ``taken`` of ``frames`` through ``session``, tell ``observers``, finish the run.
 
-    ``one_lens`` says that all have the same intrinsics in original pixels, and so the same size.
+    ``one_lens`` says that all have the same intrinsics in original pixels, and so the same size; ``on_stop`` that
+    Ctrl-C ends the source instead of the run, and is told of it.
     """
     first: Frame | None = None
+    untold: Iterator[Update] = iter(())
 
     def deliver(updates: list[Update]) -> None:
+        nonlocal untold
+        untold = iter(updates)
         with clock("writing"):
-            for update in updates:
+            for update in untold:
                 for observer in observers:
                     observer.on(update)
 
@@ -178,31 +204,42 @@ def _stream(
 
     def next_frame() -> RawFrame | None:
         with clock("reading"):
-            try:
-                return next(pictures, None)
-            except KeyboardInterrupt:
-                if feed is None:
-                    raise
-                feed.close()  # how a live source is told that it was enough
-                return None
+            return next(pictures, None)
 
-    def left_out() -> list[Update]:
-        return [Update("dropped", frame, message=TOO_SLOW) for frame in feed.dropped()] if feed else []
+    def enough() -> None:
+        (feed or frames).stop()
+        if on_stop:
+            on_stop()
+
+    def left_out(why: str = TOO_SLOW) -> list[Update]:
+        return [Update("dropped", frame, message=why) for frame in feed.dropped()] if feed else []
+
+    def tell_the_rest() -> None:
+        """Nothing that is known when an error comes is lost, whatever else fails."""
+        rest = [*untold, *(session.unreturned if isinstance(session, StreamingSession) else ()), *left_out()]
+        if feed:
+            feed.close()
+            rest += left_out(CUT_OFF)
+        for update in rest:
+            for observer in observers:
+                with suppress(Exception):
+                    observer.on(update)
 
     try:
-        while (raw := next_frame()) is not None:
-            deliver(left_out())
-            with clock("reading"):
-                frame = to_frame(raw, spec)
-            first = first or frame
-            if one_lens:
-                _check_same_size(first, frame)
-            with clock("reconstruction"):
-                updates = session.push(frame)
-            deliver(updates)
-            if saver.due and isinstance(session, StreamingSession):
-                with clock("saving"):
-                    saver.save(session, writer, raw.index + 1, clock.seconds())
+        with first_interrupt_calls(enough) if on_stop else nullcontext():
+            while (raw := next_frame()) is not None:
+                deliver(left_out())
+                with clock("reading"):
+                    frame = to_frame(raw, spec)
+                first = first or frame
+                if one_lens:
+                    _check_same_size(first, frame)
+                with clock("reconstruction"):
+                    updates = session.push(frame)
+                deliver(updates)
+                if saver.due and isinstance(session, StreamingSession):
+                    with clock("saving"):
+                        saver.save(session, writer, raw.index + 1, clock.seconds())
         deliver(left_out())
         with clock("reconstruction"):
             updates = session.finish()
@@ -212,10 +249,10 @@ def _stream(
             session.save_state(writer.out)
         writer.finish("complete", report())
     except BaseException as error:  # whatever it is, what was final stays, and the caller hears of it
-        if feed:
-            feed.close()
-        with suppress(RunError), _not_interrupted():
-            writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
+        with not_interrupted():
+            tell_the_rest()
+            with suppress(RunError):
+                writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
         raise
 
 
@@ -227,19 +264,6 @@ def _check_same_size(first: Frame, frame: Frame) -> None:
             f"intrinsics hold for one size of image, but {first.name} is {a}×{b} and {frame.name} {c}×{d}: leave "
             "the intrinsics out, or give images of one size"
         )
-
-
-@contextmanager
-def _not_interrupted() -> Iterator[None]:
-    """Further Ctrl-C are too late here: the run is being closed, which takes a moment."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _review(

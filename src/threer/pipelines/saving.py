@@ -88,14 +88,17 @@ class RunSaver:
 def check_same(out: Path, run: Mapping[str, Any], settings: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Make sure that the ``run`` in ``out`` was begun with the same source, settings and weights as now.
 
+    A source that cannot be read again is known by its name only, and its run is only accepted if it is complete.
     Raises `RunError` naming the first difference.
     """
     advice = f"give what {out} was begun with, or choose another folder"
-    if settings["fingerprint"] is None:
+    live = settings["fingerprint"] is None
+    if live and run["state"] != "complete":
         raise RunError(
             "a live source cannot be read again, so the run cannot be resumed; reconstruct its recording"
         )
-    if run["settings"].get("fingerprint") != settings["fingerprint"]:
+    identity = "source" if live and run["settings"].get("fingerprint") is None else "fingerprint"
+    if run["settings"].get(identity) != settings[identity]:
         raise RunError(f"{settings['source']} is not, or no longer, the source of the run; {advice}")
     if (run.get("weights") or {}).get("fingerprint") != weights["fingerprint"]:
         raise RunError(f"the weights {weights['name']} are not those of the run; {advice}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +52,29 @@ def window(centre: int, stride: int, radius: int, count: int) -> list[int]:
     return [centre] + [centre + offset for offset in offsets if 0 <= centre + offset < count]
 
 
+def choose_initial(keyframes: Collection[Keyframe], stride: int, most: int, *, least: int = 0) -> list[Keyframe]:
+    """The first ``most`` frames, ``stride`` or more apart, that show something, and each something else.
+
+    Of a film without blank and repeated pictures these are frames 0, stride, 2 stride, … Where there are fewer than
+    ``least``, repetitions do as well: a camera that never moved gives a scene, though it has no baseline.
+    """
+    chosen = _spaced(keyframes, stride, most, repeated=False)
+    return chosen if len(chosen) >= least else _spaced(keyframes, stride, most, repeated=True)
+
+
+def _spaced(keyframes: Iterable[Keyframe], stride: int, most: int, *, repeated: bool) -> list[Keyframe]:
+    chosen: list[Keyframe] = []
+    pictures: set[int] = set()
+    for keyframe in keyframes:
+        if len(chosen) == most:
+            break
+        apart = not chosen or keyframe.index - chosen[-1].index >= stride
+        if apart and not keyframe.blank and (repeated or keyframe.origin not in pictures):
+            chosen.append(keyframe)
+            pictures.add(keyframe.origin)
+    return chosen
+
+
 @dataclass(frozen=True)
 class Beginning:
     """The initial scene: its keyframes, registered, and which of them is the world's origin."""
@@ -66,7 +89,7 @@ def initialize_scene(
     config: StreamingConfig,
     trace: Trace | None = None,
 ) -> Beginning:
-    """Register ``keyframes`` (one stride apart) with one another by Image-to-Points (pipelines.md section 1.5).
+    """Register ``keyframes`` (`choose_initial`) with one another by Image-to-Points (pipelines.md section 1.5).
 
     Every frame is tried as reference and the one with the best mean confidence becomes the world. A window
     below `init_min_conf` is tried again without its last frame, down to three. The unit of the world is the

@@ -9,7 +9,9 @@ import torch
 
 from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.streaming.state import Keyframe
-from threer.types import Pointmap, Update, UpdateKind
+from threer.types import Frame, Pointmap, Update, UpdateKind
+
+NOTHING_TO_SEE = "it shows nothing: all parts of the picture have one colour, and no scene has begun"
 
 
 class Emitter:
@@ -20,9 +22,15 @@ class Emitter:
 
     def __init__(self, tracker: CameraTracker | None) -> None:
         self._tracker = tracker
-        self._final: Update | None = None  # the latest of a new picture, while that is repeated
-        self._preview: tuple[int, Update] | None = None  # the latest of a new picture, with its frame number
+        # The latest of a new picture, with its frame number; a final one only while it is repeated.
+        self._final: tuple[int, Update] | None = None
+        self._preview: tuple[int, Update] | None = None
         self.duplicates = 0
+
+    def hopeless(self, frame: Frame) -> Update:
+        """The update of a ``frame`` that was never processed, because it shows nothing to begin with."""
+        c2w, K = self._tracker.missing() if self._tracker else (None, None)
+        return Update("failed", frame, c2w=c2w, K=K, message=NOTHING_TO_SEE)
 
     def finals(self, keyframes: Sequence[Keyframe], following: Keyframe | None) -> list[Update]:
         """Final (or failed) updates of the next ``keyframes``, which are left without image and local map.
@@ -42,18 +50,20 @@ class Emitter:
         """A provisional update of ``keyframe``: of its ``draft``, or of the picture that it repeats; or none."""
         if draft is not None:
             self._preview = keyframe.index, self._update(draft, "provisional")
-        elif self._preview is None or self._preview[0] != keyframe.twin:
+        known = [first for first in (self._final, self._preview) if first and first[0] == keyframe.origin]
+        if not known or known[0][1].kind == "failed":
             return None
-        update = _again(self._preview[1], keyframe)
+        update = dataclasses.replace(_again(known[0][1], keyframe), kind="provisional")
         keyframe.version += 1
         return update
 
     def _finish(self, keyframe: Keyframe) -> Update:
         if keyframe.twin is None:
-            update = self._final = self._update(keyframe, "failed" if keyframe.failure else "final")
+            update = self._update(keyframe, "failed" if keyframe.failure else "final")
+            self._final = keyframe.index, update
         else:
             assert self._final is not None
-            update = _again(self._final, keyframe)
+            update = _again(self._final[1], keyframe)
             self.duplicates += 1
         keyframe.frame = keyframe.local = None
         return update
@@ -81,8 +91,8 @@ class Emitter:
 
 def _again(update: Update, keyframe: Keyframe) -> Update:
     assert keyframe.frame is not None
-    message = update.message if update.kind == "failed" else ""  # what happened then does not happen again
-    return dataclasses.replace(update, frame=keyframe.frame, version=keyframe.version, message=message)
+    # What was noted then does not happen again; why it failed, tracking has told this frame, too.
+    return dataclasses.replace(update, frame=keyframe.frame, version=keyframe.version, message=keyframe.failure)
 
 
 def _to_cpu(points: Pointmap) -> Pointmap:

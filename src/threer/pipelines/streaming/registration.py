@@ -28,24 +28,26 @@ def why_unusable(keyframe: Keyframe, config: StreamingConfig) -> str:
 
 
 def register_round(
-    keys: Sequence[Keyframe],
+    round_: Sequence[Keyframe],
     buffer: Sequence[Keyframe],
     networks: Networks,
     config: StreamingConfig,
     tracking: Tracking,
 ) -> None:
-    """Register localized ``keys`` together against what is retrieved from ``buffer`` (pipelines.md section 1.8).
+    """Register a round together against what is retrieved from ``buffer`` (pipelines.md section 1.8).
 
-    Frames that show nothing known are marked as failed. Once several in a row did, the whole buffer is searched.
+    All but repeated pictures must be localized; those take no part. Frames that show nothing known are marked as
+    failed. Once several in a row did, the whole buffer is searched.
     """
+    keys = [key for key in round_ if key.twin is None]
+    if not keys:
+        return
     queries = keys[::2] if config.retrieval_queries == "every_second" else [keys[len(keys) // 2]]
     networks.register(networks.retrieve(queries, buffer), keys)
     for key in keys:
         key.failure = key.failure or tracking.doubt(key)
-    if tracking.is_lost_with(keys):
+    if tracking.is_lost_with(round_):
         _search(keys, buffer, networks, config, tracking)
-    for key in keys:
-        tracking.note(key)
 
 
 def _search(

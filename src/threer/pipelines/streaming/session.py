@@ -16,6 +16,7 @@ from threer.config import StreamingConfig
 from threer.errors import ReconstructionError
 from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.streaming.bootstrap import (
+    choose_initial,
     initialize_scene,
     rate_by_ratio,
     rate_by_registration,
@@ -30,8 +31,11 @@ from threer.pipelines.streaming.registration import localize, register_round, wh
 from threer.pipelines.streaming.schedule import Schedule
 from threer.pipelines.streaming.state import Draws, Keyframe, Trace, distinct
 from threer.pipelines.streaming.tracking import Tracking
-from threer.pipelines.streaming.twins import Twins
+from threer.pipelines.streaming.twins import Twins, is_blank
 from threer.types import Frame, Update
+
+PATIENCE = 130
+"""Frames for which the beginning waits, longer than it must, for pictures that show something and differ."""
 
 
 class StreamingSession:
@@ -45,7 +49,9 @@ class StreamingSession:
     after it, and final as above, with the next version number. Finals do not depend on it.
 
     A frame that repeats the picture before it takes over that one's result. Frames that show nothing known come
-    out as failed.
+    out as failed; so do, at once, those before the first that shows anything.
+
+    When ``push`` or ``finish`` raises, the updates that were ready by then are in ``unreturned``.
 
     tracker  finds a camera for each final frame; None leaves cameras out
     trace    is told every decision as a small dict: random draws, windows, retrievals, registrations
@@ -75,6 +81,8 @@ class StreamingSession:
         self._count = 0  # frames pushed
         self._next = 0  # first frame that is not final
         self._ended = False
+        self._hopeless = 0  # frames before the first that shows anything
+        self.unreturned: list[Update] = []
 
     @property
     def alive(self) -> int:
@@ -110,8 +118,12 @@ class StreamingSession:
                 f"frame {self._count} ({frame.name}) is {width}×{height} after preparation, the first was {w}×{h}; "
                 "a stream needs frames of one size"
             )
+        blank = self._buffer is None and is_blank(frame, self.config.duplicate_tolerance)
+        if blank and not self._count:
+            self._hopeless += 1
+            return [self._emitter.hopeless(frame)]
         twin = self._twins.of(frame, self._count)
-        self._keyframes[self._count] = Keyframe(self._count, frame, (height, width), twin=twin)
+        self._keyframes[self._count] = Keyframe(self._count, frame, (height, width), twin=twin, blank=blank)
         self._count += 1
         return self._run()
 
@@ -124,19 +136,25 @@ class StreamingSession:
             found = "no frame" if self._count == 0 else "one frame"
             raise ReconstructionError(
                 f"{found} to reconstruct from; a stream needs at least 2, moving a little "
-                "(fps and max_frames may have left out the others)"
+                f"(fps and max_frames may have left out the others; {self._hopeless} showed one colour only)"
             )
         return self._run()
 
     def _run(self) -> list[Update]:
+        self.unreturned = []
         with torch.inference_mode():
-            return list(self._advance())
+            for update in self._advance():
+                self.unreturned.append(update)
+        ready, self.unreturned = self.unreturned, []
+        return ready
 
     def _advance(self) -> Iterator[Update]:
         if self._buffer is None:
             if not self._ready_to_begin():
                 return
             yield from self._begin()
+            if self._buffer is None:
+                return
         while keys := self._next_round():
             yield from self._register_round(keys)
         if self._previewer and not self._ended:
@@ -154,8 +172,12 @@ class StreamingSession:
             self._find_stride()
         assert self.stride is not None
         # Frames between the initial ones look `radius` strides ahead of the last of them.
-        beyond = self.config.radius if self.stride > 1 else 0
-        return self._count >= (self.config.init_frames - 1 + beyond) * self.stride + 1
+        beyond = (self.config.radius if self.stride > 1 else 0) * self.stride
+        most = self.config.init_frames
+        chosen = choose_initial(self._keyframes.values(), self.stride, most)
+        if len(chosen) == most:
+            return self._count > chosen[-1].index + beyond
+        return self._count > (most - 1) * self.stride + beyond + PATIENCE
 
     def _find_stride(self) -> None:
         self._encode(self._keyframes.values())
@@ -172,14 +194,17 @@ class StreamingSession:
                 f"{self._count} frames are too few for keyframes {stride} apart; "
                 f"give at least {2 * stride} frames or a smaller stride"
             )
+        chosen = choose_initial(self._keyframes.values(), stride, size, least=2)
+        if len(chosen) < 2:
+            yield from self._begin_anew()
+            return
+        for keyframe in chosen:
+            keyframe.twin = None  # nothing is known yet that could be taken over
         self._encode(self._keyframes.values())
-        start = initialize_scene(
-            [self._keyframes[i * stride] for i in range(size)], self._networks, self.config, self._trace
-        )
+        start = initialize_scene(chosen, self._networks, self.config, self._trace)
         last = start.keyframes[-1].index
-        for i in range(last + 1):
-            self._keyframes[i].twin = None  # nothing is known yet that could be taken over
-        between = [self._keyframes[i] for i in range(last) if i % stride]
+        beginning = [self._keyframes[i] for i in range(last + 1)]
+        between = [k for k in beginning if k not in start.keyframes and k.twin is None]
         if self.config.init_confidence == "register":
             rate_by_registration(start, self._networks)
         self._localize(between)
@@ -191,15 +216,28 @@ class StreamingSession:
         if self.config.init_confidence == "ratio":
             rate_by_ratio(start, between)
         self._tracking = Tracking(self.config, start.keyframes)
-        for keyframe in between:
-            keyframe.failure = keyframe.failure or self._tracking.doubt(keyframe)
-            self._tracking.note(keyframe)
+        self._tracking.begin(beginning, start.keyframes)
         self._buffer = SceneBuffer(self.config, self._draws, stride, start.keyframes)
         self._schedule = Schedule.of(self.config, stride)
         if self.config.deadline is not None:
             networks = Networks(self._model, self.config)  # not traced: it decides nothing
             self._previewer = Previewer(networks, self._schedule, self.config.deadline, last + 1)
         yield from self._emit(range(last + 1))
+
+    def _begin_anew(self) -> Iterator[Update]:
+        """Let go of frames with which no scene can begin. Raises ReconstructionError if no others will come."""
+        if self._ended:
+            raise ReconstructionError(
+                f"{self._count} frames, and no two of them that show something: a scene cannot begin with pictures "
+                "of one colour"
+            )
+        waiting = list(self._keyframes.values())
+        self._keyframes.clear()
+        self._twins = Twins(self.config.duplicate_tolerance)
+        self._count, self._hopeless = 0, self._hopeless + len(waiting)
+        for keyframe in waiting:
+            assert keyframe.frame is not None
+            yield self._emitter.hopeless(keyframe.frame)
 
     # Rounds ---------------------------------------------------------------------------------------------------
 
@@ -216,10 +254,10 @@ class StreamingSession:
         assert self._buffer is not None
         assert self._tracking is not None
         self._encode(self._keyframes.values())
-        new = [k for k in keys if k.twin is None]
-        if new:
-            self._localize(new)
-            register_round(new, self._buffer.keyframes, self._networks, self.config, self._tracking)
+        self._localize([k for k in keys if k.twin is None])
+        register_round(keys, self._buffer.keyframes, self._networks, self.config, self._tracking)
+        for keyframe in keys:
+            self._tracking.note(keyframe)
         upto = keys[-1].index + 1
         self._buffer.consider(upto, self._keyframes)
         yield from self._emit(range(keys[0].index, upto))

@@ -34,6 +34,7 @@ class Keyframe:
     failure     why the frame could not be reconstructed, or nothing
     note        what else is to be said about it
     twin        the earlier frame that this one repeats; it takes over that one's results
+    blank       it shows nothing that a scene could begin with
     version     how many updates with points of this frame went out
     """
 
@@ -48,6 +49,7 @@ class Keyframe:
     failure: str = ""
     note: str = ""
     twin: int | None = None
+    blank: bool = False
     version: int = 0
 
     def register(self, world: Pointmap) -> None:

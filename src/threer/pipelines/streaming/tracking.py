@@ -25,6 +25,7 @@ class Tracking:
         self._usual = deque((normalized(k.world_conf) for k in initial), maxlen=MEMORY)
         self._failing = 0
         self._since = 0
+        self._reason = ""  # of the latest failure, in its own words
         self.losses = 0
         self.recoveries = 0
 
@@ -42,11 +43,29 @@ class Tracking:
         """Whether tracking is lost once these frames, the next in order, are taken into account."""
         failing = self._failing
         for keyframe in keyframes:
-            failing = failing + 1 if keyframe.failure else 0
+            fails = bool(keyframe.failure) if keyframe.twin is None else failing > 0
+            failing = failing + 1 if fails else 0
         return failing >= self._config.lost_after
 
+    def begin(self, keyframes: Sequence[Keyframe], initial: Sequence[Keyframe]) -> None:
+        """Take all frames up to the last ``initial`` one into account: those are the world, others in doubt."""
+        for keyframe in keyframes:
+            if keyframe in initial:
+                self._failing = 0
+                continue
+            if keyframe.twin is None:
+                keyframe.failure = keyframe.failure or self.doubt(keyframe)
+            self.note(keyframe)
+
     def note(self, keyframe: Keyframe) -> None:
-        """Take the next frame into account, and write into it what it means for tracking."""
+        """Take the next frame into account, and write into it what it means for tracking.
+
+        A repeated picture fails with the one it repeats, and counts as much; a good one says nothing new.
+        """
+        if keyframe.twin is not None:
+            if not self._failing:
+                return
+            keyframe.failure = self._reason
         if not keyframe.failure:
             self._usual.append(normalized(keyframe.world_conf))
             if self._failing >= self._config.lost_after:
@@ -56,6 +75,7 @@ class Tracking:
             return
         if self._failing == 0:
             self._since = keyframe.index
+        self._reason = keyframe.failure
         self._failing += 1
         if self._failing == self._config.lost_after:
             self.losses += 1

@@ -1,4 +1,4 @@
-"""Pictures that are the same as the one before: a camera at rest, frames that a recorder wrote twice."""
+"""Pictures that say nothing new (a camera at rest, frames that a recorder wrote twice), or nothing at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from threer.types import Frame
 BLOCK = 8
 """Side of the squares whose mean colours are compared, in pixels: large enough to average sensor noise out, small
 enough for half a pixel of motion to show at an edge."""
+
+
+def is_blank(frame: Frame, tolerance: float) -> bool:
+    """Whether all squares of a picture have one mean colour, up to ``tolerance``: a lens cap, a blank wall."""
+    colors = F.avg_pool2d(frame.image, BLOCK).flatten(1)
+    return tolerance > 0 and float((colors.amax(1) - colors.amin(1)).max()) <= tolerance
 
 
 class Twins:
