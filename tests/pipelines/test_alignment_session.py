@@ -97,6 +97,16 @@ def test_a_known_world_comes_back(storage: str) -> None:
     assert session.report["ambiguous"] == []
 
 
+def test_the_published_preset_runs() -> None:
+    truth = world(3, seed=36)
+    session = AlignmentSession(Seer(truth), AlignmentConfig.parity(alignment_steps=5))
+    updates = run(session, frames(truth))
+    assert all(np.isfinite(update.c2w).all() for update in updates)
+    np.testing.assert_allclose(
+        updates[0].K[:2, 2], [36.5, 24.5]
+    )  # W/2 and H/2 of the network's picture, as published
+
+
 def test_known_intrinsics_and_poses_stay() -> None:
     truth = world(4, seed=31)
     photos = frames(truth)

@@ -15,7 +15,7 @@ from threer.geometry.projection import invert_affine, transform_intrinsics, unpr
 from threer.geometry.transforms import apply
 from threer.pipelines.alignment import pairs as graphs
 from threer.pipelines.alignment.align import Alignment, align
-from threer.pipelines.alignment.predictions import Progress, pooled_likeness, predict
+from threer.pipelines.alignment.predictions import Pairs, Progress, pooled_likeness, predict
 from threer.pipelines.alignment.scene import Known
 from threer.pipelines.pairwise import MOST_PHOTOS, PairModel, PairSession
 from threer.pipelines.sessions import as_view
@@ -77,8 +77,7 @@ class AlignmentSession:
         self._ended = True
         if len(self._frames) <= MOST_PHOTOS and not self._poses:
             return self._in_closed_form()
-        with torch.inference_mode():
-            return self._aligned()
+        return self._aligned()
 
     def _in_closed_form(self) -> list[Update]:
         session = PairSession(self._model, intrinsics=self._intrinsics, seed=self.config.alignment_seed)
@@ -89,13 +88,25 @@ class AlignmentSession:
         return updates
 
     def _aligned(self) -> list[Update]:
+        with torch.inference_mode():  # not around the alignment: the published one takes gradients
+            pairs = self._predicted()
+        names = [frame.name for frame in self._frames]
+        found = align(pairs, self.config, known=self._known(), names=names, progress=self._progress)
+        self._report = {
+            **found.report,
+            "unplaced": {names[i]: why for i, why in found.problems.items()},
+            "ambiguous": list(found.doubts),
+        }
+        return self._updates(found)
+
+    def _predicted(self) -> Pairs:
         frames = self._frames
         views = [self._encoded(frame, done + 1) for done, frame in enumerate(frames)]
         chosen = choose_pairs(views, self.config)
         _check_connected(frames, chosen)
         if self.config.both_orders:
             chosen = graphs.symmetrized(chosen)
-        pairs = predict(
+        return predict(
             self._model,
             frames,
             views,
@@ -104,14 +115,6 @@ class AlignmentSession:
             storage=self.config.pair_storage,
             progress=self._progress,
         )
-        names = [frame.name for frame in frames]
-        found = align(pairs, self.config, known=self._known(), names=names, progress=self._progress)
-        self._report = {
-            **found.report,
-            "unplaced": {names[i]: why for i, why in found.problems.items()},
-            "ambiguous": list(found.doubts),
-        }
-        return self._updates(found)
 
     def _encoded(self, frame: Frame, done: int) -> View:
         """A view with its tokens and without its image: each photo is encoded once (quirk D5)."""
