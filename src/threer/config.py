@@ -322,6 +322,42 @@ class AlignmentConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """Settings of `mesh`."""
+
+    voxel: float | None = None
+    """Side of a voxel in the unit of the run; None takes one and a half pixels at the usual depth, or as much as
+    `memory` asks for."""
+    keep: float = 0.7
+    """Share of each frame's points, by confidence, that takes part."""
+    views: int = 1
+    """Frames that must have measured a place; 2 or 3 leave out what only one frame believes in."""
+    smallest: float = 0.001
+    """Drop connected pieces with less than this share of all faces; 0 keeps every one."""
+    fill_holes: int = 0
+    """Close holes with at most so many edges around them; 0 leaves all open."""
+    faces: int | None = None
+    """Simplify to about so many faces."""
+    memory: float = 1.0
+    """GiB for the voxels."""
+
+    def __post_init__(self) -> None:
+        if self.voxel is not None and not 0 < self.voxel < math.inf:
+            raise ThreerError(f"voxel must be positive, got {self.voxel}")
+        if not 0 < self.keep <= 1:
+            raise ThreerError(f"keep must be above 0 and at most 1, got {self.keep}")
+        if not 0 <= self.smallest < 1:
+            raise ThreerError(f"smallest is a share of the faces, at least 0 and below 1; got {self.smallest}")
+        if not 0 < self.memory < math.inf:
+            raise ThreerError(f"memory must be positive, got {self.memory}")
+        for name, least, most in (("views", 1, 255), ("fill_holes", 0, 10**6)):
+            if not least <= getattr(self, name) <= most:
+                raise ThreerError(f"{name} must be {least} to {most}, got {getattr(self, name)}")
+        if self.faces is not None and self.faces < 4:
+            raise ThreerError(f"faces must be None or at least 4, got {self.faces}")
+
+
+@dataclass(frozen=True)
 class ReconstructConfig(SourceConfig):
     """Settings of `reconstruct`: which frames to take, and what to do with them."""
 

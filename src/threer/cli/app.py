@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from threer.cli.models import models
-from threer.config import AlignmentConfig, Preset, ReconstructConfig, StreamingConfig
+from threer.config import AlignmentConfig, MeshConfig, Preset, ReconstructConfig, StreamingConfig
 from threer.errors import ThreerError
 
 FOUR_FLOATS = tuple[float, float, float, float] | None
@@ -28,7 +28,13 @@ def run(argv: list[str]) -> int:
     console = Console(stderr=True)
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(
-            {"reconstruct": _reconstruct_with_defaults(argv), "demo": demo, "query": query, "models": models},
+            {
+                "reconstruct": _reconstruct_with_defaults(argv),
+                "demo": demo,
+                "query": query,
+                "mesh": mesh,
+                "models": models,
+            },
             args=argv,
             prog="threer",
             description="Feed-forward 3D reconstruction: a video or images in, a coloured point cloud and a camera "
@@ -118,6 +124,23 @@ def query(
     return command(
         run, out, fly_through, frame=frame, move=move, pose=pose, seconds=seconds, weights=weights, device=device
     )
+
+
+def mesh(
+    run: tyro.conf.Positional[Path],
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    config: tyro.conf.OmitArgPrefixes[MeshConfig] = MeshConfig(),  # noqa: B008 - frozen
+) -> int:
+    """Make a triangle mesh of a finished run by fusing its depth maps. Holes stay open.
+
+    Args:
+        run: Folder of the run.
+        out: File to write: .ply, .glb or .obj; mesh.ply in the folder of the run if not given.
+        config: Settings.
+    """
+    from threer.cli.mesh import mesh as command
+
+    return command(run, out or run / "mesh.ply", config)
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
