@@ -3,8 +3,10 @@
     python benchmarks/stream.py [--network tiny|mini|full] [--frames 10000] [--storage float16] [--out out/stream]
 
 Runs the packaged `mini` or random weights on a camera that goes round and round a picture: what is measured is the
-event loop and what it keeps, not the reconstruction. Writes `stream.csv` (a row per frame) and `stream.png` (the
-curves), and prints memory, time and latency for each tenth of the stream.
+event loop, the run store and what they keep, not the reconstruction. Memory is that of the process, with a run
+being written into a folder that is removed at the end (`--no-store`: without); times are those of the event loop.
+Writes `stream.csv` (a row per frame) and `stream.png` (the curves), and prints memory, time and latency for each
+tenth of the stream.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from charts import binned, line_chart, stacked
 
 from threer.config import StreamingConfig
 from threer.errors import ThreerError
+from threer.io.runs import RunWriter
 from threer.models import load_model
 from threer.models.checkpoints import Model
 from threer.models.slam3r import SLAM3R, SLAM3RConfig
@@ -57,6 +61,7 @@ def main() -> int:
     parser.add_argument("--buffer", type=int, default=100, help="scene frames kept")
     parser.add_argument("--storage", choices=("float32", "float16"), default="float32")
     parser.add_argument("--deadline", type=int, help="low-latency mode: frames until provisional points")
+    parser.add_argument("--no-store", action="store_true", help="the event loop alone, nothing is written")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("out/stream"))
@@ -74,8 +79,9 @@ def main() -> int:
         duplicate_tolerance=0,
         init_min_conf=0,
     )
-    rows = measure(model, config, args.frames)
     args.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out) as folder:
+        rows = measure(model, config, args.frames, None if args.no_store else Path(folder) / "run")
     with (args.out / "stream.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(FIELDS)
@@ -85,16 +91,22 @@ def main() -> int:
     return 0
 
 
-def measure(model: SLAM3R, config: StreamingConfig, count: int) -> FloatArray:
-    """[count, len(FIELDS)], NaN for the latency of frames after which nothing came out."""
+def measure(model: SLAM3R, config: StreamingConfig, count: int, out: Path | None) -> FloatArray:
+    """Reconstruct ``count`` frames into a run in ``out``, and tell of each what it cost.
+
+    Returns [count, len(FIELDS)], NaN for the latency of frames after which nothing came out."""
     session = StreamingSession(model, config, tracker=CameraTracker())
     rows = np.full((count, len(FIELDS)), np.nan)
+    writer = RunWriter(out, {"method": "benchmark"}) if out else None
     shown = time.perf_counter()
     for now, frame in enumerate(circling_frames(model.input.size, count)):
         begun, begun_cpu = time.perf_counter(), time.process_time()
         updates = session.push(frame)
         milliseconds = 1000 * (time.perf_counter() - begun)
         cpu_milliseconds = 1000 * (time.process_time() - begun_cpu)
+        if writer:
+            for update in updates:
+                writer.on(update)
         rows[now] = (
             now,
             milliseconds,
@@ -107,6 +119,8 @@ def measure(model: SLAM3R, config: StreamingConfig, count: int) -> FloatArray:
         if sys.stderr.isatty() and time.perf_counter() - shown > 2:
             shown = time.perf_counter()
             print(f"\rframe {now} of {count}", end="", file=sys.stderr, flush=True)
+    if writer:
+        writer.close()
     return rows
 
 

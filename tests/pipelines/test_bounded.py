@@ -6,12 +6,15 @@ import dataclasses
 import gc
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from threer.config import StreamingConfig
+from threer.io.runs import RunWriter
 from threer.models.slam3r import SLAM3R
 from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.streaming import StreamingSession
@@ -82,6 +85,45 @@ def test_tensors_alive_stay_within_the_memory_law(model: SLAM3R, frames: list[Fr
         alive.append(bytes_alive())
     assert max(alive[20:]) <= law(config, model)
     assert max(alive[20:]) > law(config, model) / 2, "the law is not tight, so it would not notice a leak"
+
+
+def arrays_alive() -> int:
+    """Bytes of all NumPy arrays that any object made since the test began refers to, each once."""
+    gc.collect()
+    found: dict[int, Any] = {}
+    waiting: list[Any] = gc.get_objects()
+    while waiting:
+        for value in gc.get_referents(waiting.pop()):
+            if id(value) not in found and not gc.is_tracked(value):  # arrays, and dicts of nothing else
+                found[id(value)] = value
+                waiting.append(value)
+    return sum(value.nbytes for value in found.values() if isinstance(value, np.ndarray) and value.base is None)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_run_store_adds_one_chunk_and_hardly_a_byte_for_each_frame_before(
+    model: SLAM3R, frames: list[Frame], tmp_path: Path
+) -> None:
+    """Tensors and arrays, and what the writer itself holds, counted whenever a chunk was closed."""
+    chunk, size = 4, model.input.size
+    session = StreamingSession(model, BASE, tracker=CameraTracker())
+    writer = RunWriter(tmp_path / "run", {}, chunk=chunk)
+    tensors, arrays = [], []
+    for lap in range(3):
+        for i, frame in enumerate(clip(frames, "exact")):
+            for update in session.push(dataclasses.replace(frame, index=len(frames) * lap + i)):
+                writer.on(update)
+                del update
+            tensors.append(bytes_alive())
+            arrays.append(arrays_alive())
+    stored = size * size * (3 * 2 + 2 + 3) + 500  # half precision, colours, camera
+    later = slice(len(frames), None)
+    assert max(tensors[later]) <= law(BASE, model)
+    assert chunk * stored / 3 < max(arrays[later]) <= chunk * stored + 4 * 4 * size * size
+    assert max(arrays[-len(frames) :]) <= max(arrays[len(frames) : 2 * len(frames)])
+    assert len(writer) > 160
+    assert len(writer._frames) == len(writer), "a byte each"
+    writer.close()
 
 
 @pytest.mark.usefixtures("fresh")
