@@ -55,8 +55,27 @@ class SourceConfig:
     record: Path | None = None
     """Keep the frames taken from a live source, without loss, in a new folder inside this one; it can be given as a
     source later."""
+    intrinsics: tuple[float, float, float, float] | Path | None = None
+    """Known fx, fy, cx, cy in original pixels (pixel centres at integers), or a file that holds them: OpenCV's
+    camera_matrix and distortion_coefficients (YAML, JSON), a 3×3 matrix as text, or a transforms.json. Estimated
+    when not given."""
+    distortion: tuple[float, ...] | None = None
+    """Known k1,k2,p1,p2[,k3] of OpenCV's lens model, undone on every picture; needs `intrinsics`."""
+    fisheye: bool = False
+    """`distortion` is k1,k2,k3,k4 of OpenCV's fisheye model."""
+    intrinsics_size: tuple[int, int] | None = None
+    """Width and height of the pictures that `intrinsics` hold for; others are refused. Files may say it."""
 
     def __post_init__(self) -> None:
+        if self.distortion is not None:
+            count, valid = len(self.distortion), (4,) if self.fisheye else (4, 5, 8, 12, 14)
+            if count not in valid or not all(map(math.isfinite, self.distortion)):
+                names = "k1,k2,k3,k4" if self.fisheye else "k1,k2,p1,p2[,k3…]"
+                raise ThreerError(f"distortion must be {names} in finite numbers, got {count}: {self.distortion}")
+            if self.intrinsics is None:
+                raise ThreerError("distortion bends around a known centre: give --intrinsics fx,fy,cx,cy as well")
+        elif self.fisheye and not isinstance(self.intrinsics, Path):
+            raise ThreerError("fisheye is a kind of distortion: give --distortion k1,k2,k3,k4 as well")
         for name, value in (("fps", self.fps), ("start", self.start), ("end", self.end)):
             if value is not None and not math.isfinite(value):
                 raise ThreerError(f"{name} must be a finite number, got {value}")
@@ -370,8 +389,9 @@ class ReconstructConfig(SourceConfig):
     weights: str | None = None
     """Which weights: a name of `threer models list`, `NAME@hub` (downloads), a file or a folder. None takes those
     named like the method: the published ones if they are on disk, else the packaged ones."""
-    intrinsics: tuple[float, float, float, float] | None = None
-    """Known fx, fy, cx, cy in original pixels (pixel centres at integers); estimated when not given."""
+    focal: Literal["auto", "shared", "per-image"] = "auto"
+    """Where the focal length is estimated: one for all frames, or one for each. `auto` takes one for all of a video
+    and of Fast3R's photos, one for each photo of DUSt3R's."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps` or `auto`."""
     precision: Literal["float16", "float32"] = "float16"
@@ -393,6 +413,8 @@ class ReconstructConfig(SourceConfig):
         super().__post_init__()
         if not 0 < self.keep <= 1:
             raise ThreerError(f"keep must be above 0 and at most 1, got {self.keep}")
+        if self.focal not in ("auto", "shared", "per-image"):
+            raise ThreerError(f"focal must be auto, shared or per-image, got {self.focal!r}")
         if self.resume and self.overwrite:
             raise ThreerError("resume goes on with a run and overwrite throws it away: give one of them")
         if self.save_every is not None and not self.save_every >= 0:

@@ -237,13 +237,18 @@ class Cameras:
     c2w         [N, 4, 4] camera-to-world, NaN where not found
     K           [N, 3, 3] intrinsics in original pixels, centres at integers; NaN where not found
     size        [N, 2] (W, H) of the original images
-    distortion  [N, k] OpenCV coefficients, or None
+    distortion  [N, k] OpenCV coefficients that were undone on input, or None
+    fisheye     whether they are those of OpenCV's fisheye model
+
+    Points, depth and colours belong to the picture without distortion, a pinhole camera with ``K``; the original
+    picture, of the same size, is taken by ``K`` with ``distortion``.
     """
 
     c2w: FloatArray
     K: FloatArray
     size: npt.NDArray[np.integer[Any]]
     distortion: FloatArray | None = None
+    fisheye: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.c2w)

@@ -283,8 +283,8 @@ def test_cameras_are_written_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pyte
 
     tables: list[weakref.ref[FrameCameras]] = []
 
-    def watched(chunks: list[Path]) -> FrameCameras:
-        table = read_table(chunks)
+    def watched(chunks: list[Path], made_with: dict[str, str]) -> FrameCameras:
+        table = read_table(chunks, made_with)
         tables.append(weakref.ref(table))
         assert sum(table() is not None for table in tables) <= 2, "this one, and the one before"
         return table

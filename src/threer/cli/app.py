@@ -13,11 +13,13 @@ from threer.cli.models import models
 from threer.config import AlignmentConfig, MeshConfig, Preset, ReconstructConfig, StreamingConfig
 from threer.errors import ThreerError
 
-FOUR_FLOATS = tuple[float, float, float, float] | None
+INTRINSICS = tuple[float, float, float, float] | Path | None
+ANY_FLOATS = tuple[float, ...] | None
 THREE_FLOATS = tuple[float, float, float] | None
 SEVEN_FLOATS = tuple[float, float, float, float, float, float, float] | None
 WITH_COMMAS: dict[Any, str] = {
-    FOUR_FLOATS: "FX,FY,CX,CY",
+    INTRINSICS: "FX,FY,CX,CY|FILE",
+    ANY_FLOATS: "K1,K2,…",
     THREE_FLOATS: "X,Y,Z",
     SEVEN_FLOATS: "TX,TY,TZ,QX,QY,QZ,QW",
 }
@@ -152,13 +154,18 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         metavar = WITH_COMMAS.get(info.type)
         if metavar is None:
             return None
-        length = metavar.count(",") + 1
+        length = None if info.type == ANY_FLOATS else metavar.count(",") + 1
 
-        def parse(arguments: list[str]) -> tuple[float, ...] | None:
+        def parse(arguments: list[str]) -> tuple[float, ...] | Path | None:
             if arguments == ["None"]:
                 return None
-            values = tuple(float(v) for v in arguments[0].split(","))
-            if len(values) != length:
+            try:
+                values = tuple(float(v) for v in arguments[0].split(","))
+            except ValueError:
+                if info.type != INTRINSICS:
+                    raise
+                return Path(arguments[0])
+            if length is not None and len(values) != length:
                 raise ValueError(f"expected {length} numbers {metavar.lower()}, got {arguments[0]}")
             return values
 
@@ -166,8 +173,8 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             nargs=1,
             metavar=metavar,
             instance_from_str=parse,
-            is_instance=lambda value: value is None or (isinstance(value, tuple) and len(value) == length),
-            str_from_instance=lambda value: ["None" if value is None else ",".join(map(str, value))],
+            is_instance=lambda value: value is None or isinstance(value, tuple | Path),
+            str_from_instance=lambda value: [",".join(map(str, value)) if isinstance(value, tuple) else str(value)],
         )
 
     return registry

@@ -19,7 +19,9 @@ from threer.types import Cameras, FloatArray, Trajectory
 _CONVENTIONS = {
     "axes": "OpenCV: x right, y down, z forward",
     "c2w": "4x4 camera-to-world, null where the camera was not found",
-    "K": "3x3 intrinsics in pixels of the upright original image, pixel centres at integers",
+    "K": "3x3 intrinsics in pixels of the upright original image, pixel centres at integers; points and depth "
+    "belong to this image without its distortion",
+    "distortion": "if there: OpenCV coefficients of the original image, with the same K",
     "size": "width, height of that image",
     "timestamp": "seconds",
 }
@@ -78,6 +80,7 @@ def _entries(table: FrameCameras) -> Iterator[dict[str, Any]]:
         }
         if cameras.distortion is not None:
             entry["distortion"] = cameras.distortion[k].tolist()
+            entry["distortion_model"] = "fisheye" if cameras.fisheye else "opencv"
         yield entry
 
 
@@ -91,6 +94,7 @@ def read_cameras(path: Path) -> FrameCameras:
             K=_matrices([frame["K"] for frame in frames], 3),
             size=np.array([frame["size"] for frame in frames], np.int64).reshape(-1, 2),
             distortion=np.array(distortion, np.float64) if frames and None not in distortion else None,
+            fisheye=bool(frames) and frames[0].get("distortion_model") == "fisheye",
         )
         return FrameCameras(
             cameras,

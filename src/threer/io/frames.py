@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 from threer.config import InputSpec, SourceConfig
 from threer.errors import SourceError
 from threer.io.images import RGBImage, prepare_image
+from threer.io.intrinsics import Undistortion, with_known_lens
 from threer.types import Frame
 
 SourceKind = Literal["video", "images"]
@@ -23,7 +24,7 @@ SourceKind = Literal["video", "images"]
 class RawFrame:
     """One decoded picture, before it is prepared for a network.
 
-    image      [H, W, 3] uint8 RGB, upright
+    image      [H, W, 3] uint8 RGB, upright, without distortion where that is known
     index      position in the frames taken, from 0
     timestamp  seconds from the start of the source
     name       file name, or the video's name and time
@@ -69,6 +70,7 @@ class FrameSource(ABC):
     is_sequence  whether the frames follow each other in time: a video, or images numbered like one
     notes        what the user should know about this source, one line each; may grow while reading
     skipped      frames of the latest iteration that could not be read
+    undistortion what is undone on every picture, or None
 
     A frame that cannot be read is skipped, recorded and told to ``on_skip``; if nothing at all can be read,
     iterating raises `SourceError`.
@@ -81,7 +83,8 @@ class FrameSource(ABC):
     is_sequence: bool
 
     def __init__(self, config: SourceConfig, on_skip: Callable[[SkippedFrame], None] | None = None) -> None:
-        self.config = config
+        self.config = with_known_lens(config)
+        self.undistortion = Undistortion.of(self.config)
         self.notes: list[str] = []
         self.skipped: list[SkippedFrame] = []
         self._on_skip = on_skip
@@ -104,12 +107,23 @@ class FrameSource(ABC):
             for timestamp, name, image in pictures:
                 if self._stopped.is_set():
                     return
+                self._check_size(image, name)
+                if self.undistortion:
+                    image = self.undistortion(image)
                 yield RawFrame(image, taken, timestamp, name)
                 taken += 1
                 if taken == self.config.max_frames:
                     return
         if not taken and not self._stopped.is_set():
             raise SourceError(self._why_nothing())
+
+    def _check_size(self, image: RGBImage, name: str) -> None:
+        expected, (height, width) = self.config.intrinsics_size, image.shape[:2]
+        if expected is not None and (width, height) != tuple(expected):
+            raise SourceError(
+                f"the intrinsics hold for pictures of {expected[0]}×{expected[1]}, and {name} is {width}×{height}: "
+                "give those of this size, or pictures of that one"
+            )
 
     def fingerprint(self) -> str | None:
         """The same for the same frames, read again later; None if they cannot be read again."""

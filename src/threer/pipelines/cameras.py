@@ -22,17 +22,21 @@ MEMORY = 500
 class CameraTracker:
     """Finds the camera of each frame of one stream (geometry.md sections 6 and 7, quirk S16).
 
-    The lens is taken not to zoom: every frame gets the median of the focal lengths estimated so far (Weiszfeld,
-    confident points only). Poses come from seeded PnP-RANSAC between pixels and the registered pointmap.
+    Unless told otherwise the lens does not zoom: every frame gets the median of the focal lengths estimated so far
+    (Weiszfeld, confident points only). Poses come from seeded PnP-RANSAC between pixels and registered pointmap.
 
     intrinsics  [3, 3] known K in original pixels; nothing is estimated then
     keep        share of each pointmap, by confidence, that is used
+    shared      all frames have one focal length; otherwise each its own, as far as its own pointmap tells
     """
 
-    def __init__(self, intrinsics: FloatArray | None = None, *, keep: float = 0.7, seed: int = 0) -> None:
+    def __init__(
+        self, intrinsics: FloatArray | None = None, *, keep: float = 0.7, seed: int = 0, shared: bool = True
+    ) -> None:
         self._known: FloatArray | None = None if intrinsics is None else np.asarray(intrinsics, dtype=np.float64)
         self._keep = keep
         self._seed = seed
+        self._shared = shared
         self._focals: deque[float] = deque(maxlen=MEMORY)
 
     @property
@@ -44,23 +48,33 @@ class CameraTracker:
         """Learn about the focal length from a pointmap in its own camera's frame."""
         if self._known is not None:
             return
-        focal = estimate_focal(local, keep=self._keep if keep is None else keep, iterations=iterations)
-        unit = max(local.conf.shape[-2:])
-        if PLAUSIBLE_FOCAL[0] * unit <= focal <= PLAUSIBLE_FOCAL[1] * unit:
+        focal = self._estimate(local, self._keep if keep is None else keep, iterations)
+        if focal is not None:
             self._focals.append(focal)
 
-    def lens(self, frame: Frame) -> tuple[FloatArray, FloatArray] | None:
-        """K [3, 3] in the pixels of the network and in original ones; None as long as it is not known."""
+    def lens(self, frame: Frame, local: Pointmap | None = None) -> tuple[FloatArray, FloatArray] | None:
+        """K [3, 3] in the pixels of the network and in original ones; None as long as it is not known.
+
+        local  the frame's own pointmap, which decides where each has its own focal length
+        """
         if self._known is not None:
             return transform_intrinsics(self._known, invert_affine(frame.to_original)), self._known
-        if self.focal is None:
+        own = None if self._shared or local is None else self._estimate(local, self._keep, 10)
+        focal = self.focal if own is None else own
+        if focal is None:
             return None
-        network_K = centred_intrinsics(self.focal, *frame.size)
+        network_K = centred_intrinsics(focal, *frame.size)
         return network_K, transform_intrinsics(network_K, frame.to_original)
 
-    def track(self, frame: Frame, world: Pointmap) -> tuple[FloatArray, FloatArray]:
-        """Camera-to-world [4, 4] and K [3, 3] in original pixels; NaN for what was not found."""
-        lens = self.lens(frame)
+    def _estimate(self, local: Pointmap, keep: float, iterations: int) -> float | None:
+        """Focal length in network pixels; None where it is not plausible."""
+        focal = estimate_focal(local, keep=keep, iterations=iterations)
+        unit = max(local.conf.shape[-2:])
+        return focal if PLAUSIBLE_FOCAL[0] * unit <= focal <= PLAUSIBLE_FOCAL[1] * unit else None
+
+    def track(self, frame: Frame, world: Pointmap, local: Pointmap | None = None) -> tuple[FloatArray, FloatArray]:
+        """Camera-to-world [4, 4] and K [3, 3] in original pixels; NaN where not found. ``local`` as in `lens`."""
+        lens = self.lens(frame, local)
         if lens is None:
             return self.missing()
         network_K, K = lens

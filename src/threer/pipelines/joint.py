@@ -48,14 +48,20 @@ class JointSession:
     The lens is taken to be the same for all of them, in network pixels.
 
     intrinsics  [3, 3] known K in original pixels, or None to estimate the focal length from the first photo
+    shared_focal  all photos have it; otherwise each its own, from its own points
     """
 
     def __init__(
-        self, model: JointModel, config: JointConfig | None = None, *, intrinsics: FloatArray | None = None
+        self,
+        model: JointModel,
+        config: JointConfig | None = None,
+        *,
+        intrinsics: FloatArray | None = None,
+        shared_focal: bool = True,
     ) -> None:
         self.config = config or JointConfig()
         self._model = model
-        self._tracker = CameraTracker(intrinsics, seed=self.config.id_seed)
+        self._tracker = CameraTracker(intrinsics, seed=self.config.id_seed, shared=shared_focal)
         self._frames: list[Frame] = []
         self._unaligned: list[str] = []
         self._ended = False
@@ -108,7 +114,7 @@ class JointSession:
             local = None if prediction.local is None else first_sample(prediction.local)
             if local is not None:
                 check_finite(frame, local)
-            c2w, K = self._tracker.track(frame, world)
+            c2w, K = self._tracker.track(frame, world, local)
             updates.append(
                 Update("final", frame, points=self._placed(frame, local, world), local=local, c2w=c2w, K=K)
             )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from threer.config import ReconstructConfig
 from threer.errors import CheckpointError, ThreerError
 from threer.io.frames import FrameSource
+from threer.io.intrinsics import intrinsic_matrix
 from threer.models.checkpoints import FAMILIES, Model, Role, family_of
 from threer.models.registry import load_model, resolve
 from threer.nn.fusion import VIEW_CODES
@@ -99,39 +98,33 @@ def load_method(source: FrameSource, config: ReconstructConfig, device: str) -> 
 
 def make_session(method: str, model: Model, config: ReconstructConfig) -> Session:
     """A new session of ``method`` with its ``model``. Raises ThreerError for impossible intrinsics."""
-    intrinsics = known_intrinsics(config)
+    intrinsics = intrinsic_matrix(config)
+    if method == "sfm" and config.focal == "per-image":
+        raise ThreerError("sfm finds one focal length for all pictures of one size: leave out --focal per-image")
     if method == PAIRS_STREAMED:
         return _stream(PairStreaming(model), config, intrinsics)
     return _SESSIONS[FAMILIES[family_of(model)].role](model, config, intrinsics)
 
 
-def known_intrinsics(config: ReconstructConfig) -> FloatArray | None:
-    """[3, 3] K in original pixels, if the user knows it. Raises ThreerError for one no camera has."""
-    if config.intrinsics is None:
-        return None
-    fx, fy, cx, cy = config.intrinsics
-    if not all(math.isfinite(v) for v in config.intrinsics) or fx <= 0 or fy <= 0:
-        raise ThreerError(
-            f"intrinsics must be fx,fy,cx,cy in original pixels with positive fx and fy, got {fx},{fy},{cx},{cy}"
-        )
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)
-
-
 def _stream(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
-    tracker = CameraTracker(intrinsics, seed=config.streaming.seed)
+    tracker = CameraTracker(intrinsics, seed=config.streaming.seed, shared=config.focal != "per-image")
     return StreamingSession(model, config.streaming, tracker=tracker)
 
 
 def _recur(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
-    return RecurrentSession(model, config.recurrent, intrinsics=intrinsics)
+    shared = config.focal != "per-image"
+    return RecurrentSession(model, config.recurrent, intrinsics=intrinsics, shared_focal=shared)
 
 
 def _join(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
-    return JointSession(model, config.joint, intrinsics=intrinsics)
+    return JointSession(model, config.joint, intrinsics=intrinsics, shared_focal=config.focal != "per-image")
 
 
 def _pair(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
-    return AlignmentSession(model, config.alignment, intrinsics=intrinsics)
+    settings = config.alignment
+    if config.focal != "auto":
+        settings = dataclasses.replace(settings, shared_focal=config.focal == "shared")
+    return AlignmentSession(model, settings, intrinsics=intrinsics)
 
 
 _SESSIONS: dict[Role, Callable[[Any, ReconstructConfig, FloatArray | None], Session]] = {

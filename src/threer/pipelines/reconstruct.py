@@ -16,6 +16,7 @@ import torch
 
 from threer.config import InputSpec, ReconstructConfig
 from threer.errors import ReconstructionError, RunError, ThreerError
+from threer.io.intrinsics import with_known_lens
 from threer.io.runs import RunWriter, Scene, lock_folder
 from threer.io.runs.layout import PREVIEW
 from threer.io.runs.scene import read_run
@@ -29,6 +30,7 @@ from threer.pipelines.recurrent import RecurrentSession
 from threer.pipelines.saving import RunSaver, SavePoint, check_same, weights_fingerprint
 from threer.pipelines.sessions import Session
 from threer.pipelines.streaming import StreamingSession
+from threer.pipelines.undistorted import only_seen
 from threer.render.overview import overview
 from threer.render.pictures import save_png
 from threer.types import Checkpoint, Frame, Observer, Update
@@ -89,7 +91,7 @@ def reconstruct(
 
     Raises `SourceError`, `CheckpointError`, `ReconstructionError` or `RunError`, each with one plain line.
     """
-    config = dataclasses.replace(config or ReconstructConfig(), **settings)
+    config = with_known_lens(dataclasses.replace(config or ReconstructConfig(), **settings))
     clock = _Clock()
     out = Path(out)
     frames = open_source(source, config.frames())
@@ -150,7 +152,7 @@ def reconstruct(
             frames,
             model.input,
             session,
-            (writer, *observers),
+            only_seen((writer, *observers), frames.undistortion),
             writer,
             saver,
             clock,

@@ -45,15 +45,21 @@ class RecurrentSession:
     With `second_pass` what ``push`` returns is provisional: after ``finish`` give the same frames to ``review``,
     each once and in any order, for the final updates. Nothing is kept of the frames meanwhile.
 
-    intrinsics  [3, 3] known K in original pixels; otherwise the focal length is estimated, one for all frames
+    intrinsics  [3, 3] known K in original pixels; otherwise the focal length is estimated
+    shared_focal  one for all frames; otherwise each its own
     """
 
     def __init__(
-        self, model: CUT3R, config: RecurrentConfig | None = None, *, intrinsics: FloatArray | None = None
+        self,
+        model: CUT3R,
+        config: RecurrentConfig | None = None,
+        *,
+        intrinsics: FloatArray | None = None,
+        shared_focal: bool = True,
     ) -> None:
         self.config = config or RecurrentConfig()
         self._model = model
-        self._tracker = CameraTracker(intrinsics)
+        self._tracker = CameraTracker(intrinsics, shared=shared_focal)
         self._state: State | None = None
         self._anchor: FloatArray = np.eye(4)  # first camera of the segment, in the world
         self._begun = 0  # index of the segment's first frame
@@ -142,7 +148,7 @@ class RecurrentSession:
             points = Pointmap(_moved(c2w, local.xyz), local.conf)
         else:
             points = Pointmap(_moved(self._anchor, world.xyz), world.conf)
-        lens = self._tracker.lens(frame)
+        lens = self._tracker.lens(frame, local)
         K = self._tracker.missing()[1] if lens is None else lens[1]
         return Update(kind, frame, int(again), points, local, c2w, K)
 

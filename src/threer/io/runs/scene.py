@@ -51,7 +51,7 @@ class Scene:
 
         columns, self._places = _read_listed(chunks)  # position -> (chunk, row)
         self._to_original = columns["to_original"]
-        self.table = _table(columns)
+        self.table = _table(columns, self.settings)
 
     @classmethod
     def open(cls, path: str | Path) -> Scene:
@@ -155,9 +155,9 @@ class Scene:
         write(self, path)
 
 
-def read_table(chunks: list[Path]) -> FrameCameras:
-    """The cameras of all frames in some chunk files, in the order of the source. Raises `RunError`."""
-    return _table(_read_listed(chunks)[0])
+def read_table(chunks: list[Path], settings: Mapping[str, Any]) -> FrameCameras:
+    """The cameras of all frames in some chunk files of a run, in the order of the source. Raises `RunError`."""
+    return _table(_read_listed(chunks)[0], settings)
 
 
 def _read_listed(chunks: list[Path]) -> tuple[dict[str, npt.NDArray[Any]], list[tuple[int, int]]]:
@@ -172,9 +172,12 @@ def _read_listed(chunks: list[Path]) -> tuple[dict[str, npt.NDArray[Any]], list[
     return {name: column[order] for name, column in columns.items()}, [places[k] for k in order]
 
 
-def _table(columns: Mapping[str, npt.NDArray[Any]]) -> FrameCameras:
+def _table(columns: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any]) -> FrameCameras:
+    coefficients = settings.get("distortion")  # of the one lens that took all frames
+    distortion = None if coefficients is None else np.tile(np.array(coefficients, float), (len(columns["c2w"]), 1))
+    fisheye = bool(settings.get("fisheye", False))
     return FrameCameras(
-        Cameras(columns["c2w"], columns["K"], columns["size"]),
+        Cameras(columns["c2w"], columns["K"], columns["size"], distortion, fisheye),
         tuple(columns["names"].tolist()),
         columns["index"],
         columns["timestamps"],

@@ -99,6 +99,7 @@ class RunWriter:
             raise RunError(f"chunk must be at least 1, got {chunk}")
         self.out = out = Path(out)
         self.precision: Precision = precision
+        self._settings = settings
         self.chunk, self.cloud_budget, self.keep = chunk, cloud_budget, keep
         self._waiting: list[Row] = []  # the open chunk
         self._frames = bytearray()  # what is known of each, by index
@@ -258,7 +259,7 @@ class RunWriter:
         groups = [[chunk] for chunk in chunks] if self._in_order else [chunks]
 
         def tables() -> Iterator[FrameCameras]:
-            return (read_table(group) for group in groups)
+            return (read_table(group, self._settings) for group in groups)
 
         write_cameras(self.out / layout.CAMERAS, tables())
         write_tum(self.out / layout.TRAJECTORY, (table.trajectory for table in tables()))

@@ -76,7 +76,7 @@ class Emitter:
             world = Pointmap(world.xyz, torch.zeros_like(world.conf))
         c2w = K = None
         if self._tracker:
-            c2w, K = self._tracker.missing() if keyframe.failure else self._tracker.track(frame, world)
+            c2w, K = self._tracker.missing() if keyframe.failure else self._tracker.track(frame, world, local)
         return Update(
             kind=kind,
             frame=frame,
