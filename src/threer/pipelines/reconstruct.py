@@ -209,9 +209,11 @@ def _stream(
             return next(pictures, None)
 
     def enough() -> None:
-        (feed or frames).stop()
-        if on_stop:
-            on_stop()
+        try:
+            if on_stop:
+                on_stop()
+        finally:
+            (feed or frames).stop()
 
     def left_out(why: str = TOO_SLOW) -> list[Update]:
         return [Update("dropped", frame, message=why) for frame in feed.dropped()] if feed else []
