@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,8 +50,8 @@ def updates(conf: FloatArray | None = None) -> list[Update]:
     return made
 
 
-def write(out: Path, told: list[Update]) -> Scene:
-    writer = RunWriter(out, {"method": "test"}, precision="float32")
+def write(out: Path, told: list[Update], **options: Any) -> Scene:
+    writer = RunWriter(out, {"method": "test"}, precision="float32", **options)
     for update in told:
         writer.on(update)
     return writer.finish("complete", {"seconds": {"total": 1.0}, "skipped": [], "notes": []})

@@ -398,6 +398,8 @@ class ReconstructConfig(SourceConfig):
     """Precision of the points kept on disk."""
     keep: float = 0.7
     """Share of each frame's points, by confidence, that goes into the cloud."""
+    normals: bool = False
+    """Give the points of the cloud normals."""
     overwrite: bool = False
     """Replace a finished run in the output folder."""
     resume: bool = False

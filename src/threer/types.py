@@ -226,6 +226,10 @@ class Sim3:
         out[..., :3, 3] = self.apply(out[..., :3, 3])
         return out
 
+    def after(self, first: Sim3) -> Sim3:
+        """The similarity that applies ``first``, then this one."""
+        return Sim3(self.scale * first.scale, self.R @ first.R, self.apply(first.t))
+
     def inverse(self) -> Sim3:
         return Sim3(1.0 / self.scale, self.R.T, -(self.R.T @ self.t) / self.scale)
 

@@ -21,6 +21,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rendered_runs
 import threer.io
 from stored_runs import H, W, make_update, write_run
 from threer.config import StreamingConfig
@@ -474,3 +475,23 @@ def test_wrong_use(tmp_path: Path) -> None:
     for bad in ({"keep": 0}, {"keep": 1.1}, {"max_points": 0}):
         with pytest.raises(ThreerError):
             scene.cloud(**bad)
+
+
+def test_clouds_have_normals_if_that_is_wanted(tmp_path: Path) -> None:
+    scene = rendered_runs.write(tmp_path / "run", rendered_runs.updates(), normals=True)
+    vertices = trimesh.load(tmp_path / "run" / "points.ply")
+    written = np.stack(
+        [vertices.metadata["_ply_raw"]["vertex"]["data"][name].reshape(-1) for name in ("nx", "ny", "nz")], axis=-1
+    )
+    for budget in (10**6, 3000):  # all, and the best of each voxel
+        cloud = scene.cloud(keep=1.0, max_points=budget, normals=True)
+        assert cloud.normals is not None
+        known = np.isfinite(cloud.normals).all(axis=1)
+        assert known.mean() > 0.9  # depth jumps between neighbours of far floors, too
+        # A step along the normal leads straight away from the surface.
+        step = cloud.xyz + 0.01 * cloud.normals
+        off = rendered_runs.distance_to_room(step[known]) - rendered_runs.distance_to_room(cloud.xyz[known])
+        assert np.quantile(np.abs(off - 0.01), 0.8) < 1e-4  # the rest is curved, or near an edge
+    assert len(written) == len(vertices.vertices)
+    assert np.quantile(np.abs(np.linalg.norm(written, axis=1) - 1), 0.95) < 1e-4
+    assert scene.cloud().normals is None

@@ -17,6 +17,7 @@ from threer.config import RecurrentConfig
 from threer.errors import CheckpointError, RunError, ThreerError
 from threer.geometry.raymap import ray_map
 from threer.io.runs import RunWriter, Scene
+from threer.io.runs.placing import Placement, place
 from threer.models import load_model
 from threer.models.checkpoints import save_checkpoint
 from threer.models.cut3r import CUT3R
@@ -24,7 +25,7 @@ from threer.models.dust3r import DUSt3R, DUSt3RConfig
 from threer.pipelines.query import RememberedScene, query_state
 from threer.pipelines.recurrent import RecurrentSession
 from threer.pipelines.state_file import SegmentState, load_state, save_state
-from threer.types import Checkpoint, View
+from threer.types import Checkpoint, Sim3, View
 from tiny_cut3r import noise_frame, tiny_cut3r, winding_path
 
 SIZE = (48, 32)
@@ -139,6 +140,16 @@ def test_a_run_can_be_asked_later(scene: Scene) -> None:
     view = remembered.query(scene.cameras.c2w[4], lens.K, lens.size)
     np.testing.assert_array_equal(threer.query(scene, scene.cameras.c2w[4], K, SIZE).points, view.points)
     assert np.isfinite(view.points).all()
+
+
+def test_a_run_in_metres_is_asked_in_metres(scene: Scene) -> None:
+    before = RememberedScene.open(scene).query(scene.cameras.c2w[4], K, SIZE)
+    sim3 = Sim3(2.5, winding_path(3)[2, :3, :3].numpy(), np.array([1.0, -2.0, 3.0]))
+    placed = place(scene.path, Placement(sim3, "a test"))
+    after = RememberedScene.open(placed).query(placed.cameras.c2w[4], K, SIZE)
+    np.testing.assert_allclose(after.rgb.astype(int), before.rgb, atol=1)
+    np.testing.assert_allclose(after.points, sim3.apply(before.points), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(after.depth, 2.5 * before.depth, rtol=1e-3)
 
 
 def test_a_flight_goes_along_what_is_remembered(scene: Scene) -> None:

@@ -156,6 +156,13 @@ def _from_nerfstudio(fields: Mapping[str, Any]) -> KnownLens:
     return _from_matrix(matrix, distortion=coefficients if bent else None, fisheye=fisheye, size=size)
 
 
+def without_distortion(pixel: FloatArray, K: FloatArray, coefficients: FloatArray, fisheye: bool) -> FloatArray:
+    """Where a pixel [2] of an original picture lies in the picture without distortion."""
+    undo = cv2.fisheye.undistortPoints if fisheye else cv2.undistortPoints
+    moved = undo(np.array(pixel, float).reshape(1, 1, 2), K, coefficients, P=K)
+    return np.asarray(moved, np.float64).reshape(2)
+
+
 class Undistortion:
     """Makes pictures as a lens without distortion would take them, with the same K and size.
 

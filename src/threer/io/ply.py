@@ -23,6 +23,7 @@ _NUMPY_TYPES = {
     **dict.fromkeys(("float", "float32"), "<f4"),
     **dict.fromkeys(("double", "float64"), "<f8"),
 }
+_NORMAL = ("nx", "ny", "nz")
 _FIELD_TYPES = {"<f4": "float", "u1": "uchar"}
 
 
@@ -32,24 +33,29 @@ class Cloud(NamedTuple):
     xyz   [M, 3] float32
     rgb   [M, 3] uint8
     conf  [M] float32, or None
+    normals [M, 3] float32 of length 1, NaN where not known, or None
     """
 
     xyz: npt.NDArray[np.float32]
     rgb: npt.NDArray[np.uint8]
     conf: npt.NDArray[np.float32] | None = None
+    normals: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.xyz)
 
 
 def write_ply(path: Path, cloud: Cloud) -> None:
-    """Write binary little-endian PLY: x y z float, red green blue uchar and, if given, confidence float.
+    """Write binary little-endian PLY: float x y z, uchar red green blue and, if given, float confidence, nx, ny, nz.
 
+    A normal that is not known is written as 0 0 0.
     Raises `RunError` if the file cannot be written.
     """
     fields = [(axis, "<f4") for axis in "xyz"] + [(colour, "u1") for colour in ("red", "green", "blue")]
     if cloud.conf is not None:
         fields.append(("confidence", "<f4"))
+    if cloud.normals is not None:
+        fields += [(name, "<f4") for name in _NORMAL]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(cloud.xyz)}"]
     header += [f"property {_FIELD_TYPES[kind]} {name}" for name, kind in fields] + ["end_header", ""]
     with replacing(path) as part, open(part, "wb") as file:
@@ -63,6 +69,9 @@ def write_ply(path: Path, cloud: Cloud) -> None:
                 vertices[name] = cloud.rgb[slab, column]
             if cloud.conf is not None:
                 vertices["confidence"] = cloud.conf[slab]
+            if cloud.normals is not None:
+                for column, name in enumerate(_NORMAL):
+                    vertices[name] = np.nan_to_num(cloud.normals[slab, column])
             file.write(vertices.tobytes())
 
 

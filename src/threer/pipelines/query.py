@@ -90,7 +90,15 @@ class RememberedScene:
 
     def query(self, c2w: FloatArray, K: FloatArray, size: tuple[int, int]) -> QueriedView:
         """As the function `query`."""
-        return query_state(self._model, self._segment, c2w, K, size)
+        placement = self.scene.placement
+        if placement is None:
+            return query_state(self._model, self._segment, c2w, K, size)
+        # The network remembers the world in which the run was reconstructed.
+        inside = placement.inverse().apply_to_cameras(np.asarray(c2w, dtype=np.float64))
+        view = query_state(self._model, self._segment, inside, K, size)
+        points = placement.apply(view.points).astype(np.float32)
+        depth = (view.depth * placement.scale).astype(np.float32)
+        return QueriedView(points, view.conf, view.rgb, depth)
 
     def lens(self, position: int) -> Lens:
         """How the network saw the frame at ``position``."""

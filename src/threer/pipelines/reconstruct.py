@@ -134,6 +134,7 @@ def reconstruct(
             metric=checkpoint.metric,
             precision=config.precision,
             keep=config.keep,
+            normals=config.normals,
             overwrite=config.overwrite,
             resume=None if run is None else point.progress,
             lock=lock,

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from threer.geometry.normals import pointmap_normals
 from threer.io.ply import Cloud
 from threer.io.runs.layout import StoredFrame
 
@@ -15,8 +16,11 @@ from threer.io.runs.layout import StoredFrame
 _KEY_FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
 
 
-def confident_points(frame: StoredFrame, keep: float, min_conf: float | None) -> Cloud:
-    """The ``keep`` share of a frame's known points with the highest confidence (ties are kept), as a cloud."""
+def confident_points(frame: StoredFrame, keep: float, min_conf: float | None, normals: bool = False) -> Cloud:
+    """The ``keep`` share of a frame's known points with the highest confidence (ties are kept), as a cloud.
+
+    With ``normals``, each has one that faces the frame's camera; NaN where none is known.
+    """
     known = frame.conf > 0
     conf = frame.conf[known]
     dropped = len(conf) - max(1, round(keep * len(conf)))
@@ -24,7 +28,11 @@ def confident_points(frame: StoredFrame, keep: float, min_conf: float | None) ->
     if min_conf is not None:
         threshold = max(threshold, min_conf)
     chosen = known & (frame.conf >= threshold)
-    return Cloud(frame.points[chosen], frame.colours[chosen], frame.conf[chosen])
+    facing = None
+    if normals:
+        points = np.where(known[..., None], frame.points, np.nan)
+        facing = pointmap_normals(points, frame.c2w)[chosen].astype(np.float32)
+    return Cloud(frame.points[chosen], frame.colours[chosen], frame.conf[chosen], facing)
 
 
 def within_budget(clouds: Iterable[Cloud], max_points: int) -> Cloud:
@@ -104,11 +112,22 @@ def _voxel_hash(xyz: npt.NDArray[np.float32], voxel: float) -> npt.NDArray[np.ui
 
 def _take(cloud: Cloud, chosen: npt.NDArray[np.intp]) -> Cloud:
     assert cloud.conf is not None
-    return Cloud(cloud.xyz[chosen], cloud.rgb[chosen], cloud.conf[chosen])
+    normals = None if cloud.normals is None else cloud.normals[chosen]
+    return Cloud(cloud.xyz[chosen], cloud.rgb[chosen], cloud.conf[chosen], normals)
 
 
 def _joined(clouds: list[Cloud]) -> Cloud:
-    return Cloud(*(np.concatenate(parts) for parts in zip(*clouds, strict=True)))
+    """Of clouds with confidence that all have normals, or none has; empty ones count as either."""
+    full = [cloud for cloud in clouds if len(cloud)]
+    if not full:
+        return _empty()
+    normals = [cloud.normals for cloud in full if cloud.normals is not None]
+    return Cloud(
+        np.concatenate([cloud.xyz for cloud in full]),
+        np.concatenate([cloud.rgb for cloud in full]),
+        np.concatenate([cloud.conf for cloud in full if cloud.conf is not None]),
+        np.concatenate(normals) if normals else None,
+    )
 
 
 def _empty() -> Cloud:

@@ -17,8 +17,10 @@ from threer.io.ply import Cloud
 from threer.io.runs import layout
 from threer.io.runs.cloud import confident_points, within_budget
 from threer.io.runs.layout import PackedPoints, State, StoredFrame
-from threer.types import Cameras, FloatArray, Trajectory
+from threer.types import Cameras, FloatArray, Sim3, Trajectory
 
+PLACEMENT = "placement"
+"""Entry of `run.json`: the similarity by which stored coordinates are moved when they are read."""
 _CHUNKS_IN_MEMORY = 2
 _PIXELS = ("points", "offset", "scale", "conf", "colours")
 
@@ -41,6 +43,7 @@ class Scene:
     path      the run folder
     settings  what the run was made with
     table     names, indices, timestamps and cameras of all frames
+    placement moves the coordinates of the reconstruction into those that are given out; None leaves them
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any], chunks: list[Path]) -> None:
@@ -51,6 +54,10 @@ class Scene:
 
         columns, self._places = _read_listed(chunks)  # position -> (chunk, row)
         self._to_original = columns["to_original"]
+        said = run.get(PLACEMENT)
+        self.placement = None if said is None else Sim3(said["scale"], np.array(said["R"]), np.array(said["t"]))
+        if self.placement is not None:
+            columns["c2w"] = self.placement.apply_to_cameras(columns["c2w"])
         self.table = _table(columns, self.settings)
 
     @classmethod
@@ -99,12 +106,15 @@ class Scene:
         position = range(len(self))[position]
         k, row = self._places[position]
         pixels = self._chunk(k)
-        packed = PackedPoints(pixels["points"][row], pixels["offset"][row], float(pixels["scale"][row]))
+        stored = layout.unpack_points(
+            PackedPoints(pixels["points"][row], pixels["offset"][row], float(pixels["scale"][row]))
+        )
+        points = stored if self.placement is None else self.placement.apply(stored).astype(np.float32)
         return StoredFrame(
             name=self.table.names[position],
             index=int(self.table.indices[position]),
             timestamp=float(self.table.timestamps[position]),
-            points=layout.unpack_points(packed),
+            points=points,
             conf=pixels["conf"][row].astype(np.float32),
             colours=pixels["colours"][row].copy(),
             c2w=self.cameras.c2w[position],
@@ -129,13 +139,21 @@ class Scene:
         depth: FloatArray = ((frame.points - centre) @ forward).astype(np.float32)
         return depth
 
-    def cloud(self, keep: float = 0.7, max_points: int = 2_000_000, min_conf: float | None = None) -> Cloud:
+    def cloud(
+        self,
+        keep: float = 0.7,
+        max_points: int = 2_000_000,
+        min_conf: float | None = None,
+        *,
+        normals: bool = False,
+    ) -> Cloud:
         """The coloured cloud of all frames.
 
         keep        share of each frame's points that is kept, the most confident first: confidence is not
                     calibrated, so a share means the same for every model
         max_points  beyond this, the most confident point of each voxel is taken
         min_conf    additionally, an absolute threshold
+        normals     give points the normals of their pointmaps, towards their cameras
 
         Unknown points (not finite, at the origin, confidence 0) never enter. Memory depends on ``max_points``,
         not on the number of frames.
@@ -146,7 +164,9 @@ class Scene:
             raise ThreerError(f"max_points must be at least 1, got {max_points}")
         # In the order of the files, so that each is read once.
         positions = sorted(range(len(self)), key=self._places.__getitem__)
-        return within_budget((confident_points(self.frame(k), keep, min_conf) for k in positions), max_points)
+        return within_budget(
+            (confident_points(self.frame(k), keep, min_conf, normals) for k in positions), max_points
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the cloud (.ply), the trajectory (.tum) or the cameras (.json). Raises `RunError`."""

@@ -68,6 +68,7 @@ class RunWriter:
     chunk         frames per file
     cloud_budget  points in ``points.ply``
     keep          share of each frame's points that enters it
+    normals       whether its points have normals
     overwrite     replace the run in ``out``, if there is one
     resume        go on with the unfinished run in ``out`` from there. Frames on disk beyond it have to come
                   again, and to come the same; until then they stay where they are.
@@ -89,6 +90,7 @@ class RunWriter:
         chunk: int = 64,
         cloud_budget: int = 2_000_000,
         keep: float = 0.7,
+        normals: bool = False,
         overwrite: bool = False,
         resume: Progress | None = None,
         lock: RunLock | None = None,
@@ -100,7 +102,7 @@ class RunWriter:
         self.out = out = Path(out)
         self.precision: Precision = precision
         self._settings = settings
-        self.chunk, self.cloud_budget, self.keep = chunk, cloud_budget, keep
+        self.chunk, self.cloud_budget, self.keep, self.normals = chunk, cloud_budget, keep, normals
         self._waiting: list[Row] = []  # the open chunk
         self._frames = bytearray()  # what is known of each, by index
         self._latest = -1
@@ -121,7 +123,13 @@ class RunWriter:
             "weights": weights,
             "metric": metric,
             "settings": settings,
-            "store": {"precision": precision, "chunk": chunk, "cloud_budget": cloud_budget, "keep": keep},
+            "store": {
+                "precision": precision,
+                "chunk": chunk,
+                "cloud_budget": cloud_budget,
+                "keep": keep,
+                "normals": normals,
+            },
         }
         self._lock = lock or lock_folder(out)
         self._owns_lock = lock is None
@@ -187,7 +195,7 @@ class RunWriter:
         self._write_open_chunk()
         self._write_cameras()
         scene = Scene.open(self.out)
-        cloud = scene.cloud(self.keep, self.cloud_budget)
+        cloud = scene.cloud(self.keep, self.cloud_budget, normals=self.normals)
         write_ply(self.out / layout.POINTS, cloud)
         found = int(scene.cameras.found.sum())
         self._counts["final"] += self._frames.count(_FINAL_AHEAD)
