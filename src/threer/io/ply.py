@@ -46,7 +46,7 @@ class Cloud(NamedTuple):
 
 
 def write_ply(path: Path, cloud: Cloud) -> None:
-    """Write binary little-endian PLY: float x y z, uchar red green blue and, if given, float confidence, nx, ny, nz.
+    """Write binary little-endian PLY: float x y z, uchar red green blue and, if given, float confidence, nx ny nz.
 
     A normal that is not known is written as 0 0 0.
     Raises `RunError` if the file cannot be written.
