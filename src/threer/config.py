@@ -264,6 +264,44 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
+class ClassicalConfig:
+    """Settings of the classical baseline, `--method sfm`."""
+
+    feature_size: int = 1600
+    """Larger pictures are shrunk to so many pixels, on their longer side, for the search of features."""
+    most_features: int = 4096
+    """Features of a picture."""
+    all_pairs_up_to: int = 200
+    """So many pictures are all compared with each other; of more, each with some in time and `similar` ones."""
+    similar: int = 20
+    """Pictures that each one is compared with because they look alike, where not all pairs are."""
+    mapping_seed: int = 0
+    """Draws the samples of robust estimates; equal ones give equal results on one thread."""
+    depth_size: int = 288
+    """Longer side of the depth maps, in pixels: even."""
+    depth_planes: int = 64
+    """Depths that are tried at each pixel; the result lies between them."""
+    depth_partners: int = 8
+    """Pictures that each one is compared with for its depth."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("feature_size", 64),
+            ("most_features", 100),
+            ("all_pairs_up_to", 2),
+            ("similar", 1),
+            ("mapping_seed", 0),
+            ("depth_size", 32),
+            ("depth_planes", 8),
+            ("depth_partners", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ThreerError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.depth_size % 2:
+            raise ThreerError(f"depth_size must be even, got {self.depth_size}")
+
+
+@dataclass(frozen=True)
 class AlignmentConfig:
     """Settings of DUSt3R on three photos or more. ``AlignmentConfig.parity()`` gives the official behaviour."""
 
@@ -383,9 +421,10 @@ class ReconstructConfig(SourceConfig):
     fps: float | None = 5.0
     """Frames per second to take from a video, camera or stream; None takes every frame. Of image files every one
     is taken."""
-    method: Literal["auto", "slam3r", "cut3r", "fast3r", "dust3r", "dust3r-stream"] = "auto"
+    method: Literal["auto", "slam3r", "cut3r", "fast3r", "dust3r", "dust3r-stream", "sfm"] = "auto"
     """Which system reconstructs; `auto` goes by the weights if they are given, else by the source, and says why.
-    `dust3r-stream` puts DUSt3R's pairs together frame by frame, which takes any number of frames."""
+    `dust3r-stream` puts DUSt3R's pairs together frame by frame, which takes any number of frames.
+    `sfm` is the classical baseline, which needs no weights but `pip install 'threer[refine]'`."""
     weights: str | None = None
     """Which weights: a name of `threer models list`, `NAME@hub` (downloads), a file or a folder. None takes those
     named like the method: the published ones if they are on disk, else the packaged ones."""
@@ -410,6 +449,7 @@ class ReconstructConfig(SourceConfig):
     recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
     joint: JointConfig = field(default_factory=JointConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    classical: ClassicalConfig = field(default_factory=ClassicalConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -82,6 +82,8 @@ class Bar:
             highlight=False,
             markup=False,
         )
+        if start.advice:
+            self._console.print(f"advice: {start.advice}", highlight=False, markup=False)
         if start.done:
             self._console.print(f"going on after {start.done} frames", highlight=False, markup=False)
         self._progress.update(

@@ -12,10 +12,14 @@ from threer.errors import CheckpointError, ThreerError
 from threer.io.frames import FrameSource
 from threer.io.intrinsics import intrinsic_matrix
 from threer.models.checkpoints import FAMILIES, Model, Role, family_of
-from threer.models.registry import load_model, resolve
+from threer.models.registry import entries, load_model, resolve
 from threer.nn.fusion import VIEW_CODES
 from threer.pipelines.alignment.session import AlignmentSession
 from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.classical.colmap import pycolmap
+from threer.pipelines.classical.session import FEWEST as LEAST_CLASSICAL
+from threer.pipelines.classical.session import NAME as CLASSICAL_NAME
+from threer.pipelines.classical.session import ClassicalSession, NoNetwork
 from threer.pipelines.joint import JointSession
 from threer.pipelines.pairwise import MOST_PHOTOS
 from threer.pipelines.recurrent import RecurrentSession
@@ -30,6 +34,8 @@ LEAST_FRAMES = {"streaming": 2}
 MOST_FRAMES = {"joint": VIEW_CODES}
 PAIRS_STREAMED = "dust3r-stream"
 """DUSt3R on more frames than it takes at once: not its own method, so it has a name of its own."""
+CLASSICAL = "sfm"
+"""The classical baseline: no network, so no weights either."""
 AS_VIDEO = "the images are taken as a video in the order of their names; unordered photos will not fit"
 
 
@@ -73,12 +79,19 @@ def choose_method(source: FrameSource, has_weights: Callable[[str], bool] | None
     return Choice(order[0], why)
 
 
-def load_method(source: FrameSource, config: ReconstructConfig, device: str) -> tuple[Choice, Model]:
+def load_method(source: FrameSource, config: ReconstructConfig, device: str) -> tuple[Choice, Model | NoNetwork]:
     """The method that ``config`` asks for, or that suits ``source``, and its network on ``device``.
 
     Raises CheckpointError, and ThreerError for weights that belong to another method.
     """
     wanted, weights = config.method, config.weights
+    if wanted == CLASSICAL:
+        if weights is not None:
+            raise ThreerError(
+                f"{CLASSICAL} is the classical baseline and has no network: leave out --weights {weights}"
+            )
+        pycolmap()  # that it is missing should be known before the first frame
+        return Choice(CLASSICAL, f"{CLASSICAL_NAME}, as asked for"), NoNetwork(config.classical, device)
     if weights is None:
         choice = choose_method(source) if wanted == "auto" else Choice(wanted, "as asked for")
         return choice, load_model("dust3r" if choice.method == PAIRS_STREAMED else choice.method, device=device)
@@ -96,11 +109,30 @@ def load_method(source: FrameSource, config: ReconstructConfig, device: str) -> 
     return Choice(family, f"the weights {weights!r} are {family}'s"), model
 
 
-def make_session(method: str, model: Model, config: ReconstructConfig) -> Session:
-    """A new session of ``method`` with its ``model``. Raises ThreerError for impossible intrinsics."""
+def advice(method: str, source: FrameSource, weights: str) -> str | None:
+    """What may give better geometry than ``weights``, in a line; None where they are as good as it gets."""
+    entry = entries().get(weights)
+    single = source.expected is not None and source.expected < LEAST_CLASSICAL
+    if method == CLASSICAL or entry is None or not entry.packaged or source.live or single:
+        return None
+    return (
+        f"{weights} is small; with no published weights at hand, --method {CLASSICAL} (classical geometry, no "
+        "weights) is more exact where pictures have texture"
+    )
+
+
+def make_session(
+    method: str, model: Model | NoNetwork, config: ReconstructConfig, *, in_order: bool = True
+) -> Session:
+    """A new session of ``method`` with its ``model``. Raises ThreerError for impossible intrinsics.
+
+    in_order  whether the frames follow each other in time
+    """
     intrinsics = intrinsic_matrix(config)
     if method == "sfm" and config.focal == "per-image":
         raise ThreerError("sfm finds one focal length for all pictures of one size: leave out --focal per-image")
+    if isinstance(model, NoNetwork):
+        return ClassicalSession(config.classical, intrinsics=intrinsics, in_order=in_order, device=model.device)
     if method == PAIRS_STREAMED:
         return _stream(PairStreaming(model), config, intrinsics)
     return _SESSIONS[FAMILIES[family_of(model)].role](model, config, intrinsics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import dropwhile
@@ -22,9 +22,11 @@ from threer.io.runs.layout import PREVIEW
 from threer.io.runs.scene import read_run
 from threer.io.sources import FrameSource, RawFrame, open_source, to_frame
 from threer.models.device import find_device
+from threer.pipelines.classical.session import FOLDER as FEATURES
+from threer.pipelines.classical.session import ClassicalSession
 from threer.pipelines.interrupts import first_interrupt_calls, not_interrupted
 from threer.pipelines.live import LiveFeed
-from threer.pipelines.methods import load_method, make_session
+from threer.pipelines.methods import advice, load_method, make_session
 from threer.pipelines.placement import check_apart
 from threer.pipelines.recurrent import RecurrentSession
 from threer.pipelines.saving import RunSaver, SavePoint, check_same, weights_fingerprint
@@ -46,6 +48,7 @@ class Start:
 
     expected  frames of the source, or None when it cannot tell
     done      of these, frames that a resumed run has on disk already
+    advice    a line on what may do better, or None
     """
 
     source: str
@@ -56,6 +59,7 @@ class Start:
     expected: int | None
     out: Path
     done: int = 0
+    advice: str | None = None
 
 
 def reconstruct(
@@ -77,10 +81,10 @@ def reconstruct(
     on_start   is told once what was chosen, before the first frame
     on_stop    is told, from another thread, that Ctrl-C has ended a source that has no end of its own
 
-    SLAM3R and CUT3R stream: their memory does not grow with the length of the video. Fast3R and DUSt3R look at all
-    photos together. Of a live source, frames are left out evenly when they come faster than they are reconstructed;
-    observers are told of each, and the report counts them. When something stops the run, from a broken file to
-    Ctrl-C, the frames that were final by then are kept and the run is marked.
+    SLAM3R and CUT3R stream: their memory does not grow with the length of the video. Fast3R, DUSt3R and the
+    classical baseline look at all photos together. Of a live source, frames are left out evenly when they come
+    faster than they are reconstructed; observers are told of each, and the report counts them. When something stops
+    the run, from a broken file to Ctrl-C, the frames that were final by then are kept and the run is marked.
 
     A source that cannot be read again (a camera, a stream, a watched folder) is ended by the first Ctrl-C: what
     came in by then is reconstructed, and the run is complete. A second one interrupts. This is so in the main
@@ -99,7 +103,7 @@ def reconstruct(
     with clock("loading"):
         device = find_device(config.device)
         choice, model = load_method(frames, config, device)
-        session = make_session(choice.method, model, config)
+        session = make_session(choice.method, model, config, in_order=frames.is_sequence or frames.live)
     checkpoint = model.checkpoint
     assert checkpoint is not None
     recorded = {
@@ -141,7 +145,10 @@ def reconstruct(
         )
         if on_start:
             method, why = choice.method, choice.why
-            on_start(Start(frames.name, method, why, checkpoint, device, frames.expected, out, len(writer)))
+            better = advice(method, frames, checkpoint.name)
+            on_start(Start(frames.name, method, why, checkpoint, device, frames.expected, out, len(writer), better))
+        if isinstance(session, ClassicalSession):
+            session.folder = out / FEATURES
         one_lens = config.intrinsics is not None
 
         def stopped() -> None:
@@ -184,19 +191,25 @@ def _stream(
     first: Frame | None = None
     untold: Iterator[Update] = iter(())
 
-    def deliver(updates: list[Update]) -> None:
+    def deliver(updates: Iterable[Update]) -> None:
         nonlocal untold
-        untold = iter(updates)
-        with clock("writing"):
-            for update in untold:
+        coming = iter(updates)
+        untold = coming if isinstance(updates, list) else iter(())  # others would work on to give more
+        while True:
+            with clock("reconstruction"):  # a session may make them one by one
+                update = next(coming, None)
+            if update is None:
+                return
+            with clock("writing"):
                 for observer in observers:
                     observer.on(update)
 
     def report() -> dict[str, Any]:
+        told = dict(session.report)
         return {
             "skipped": frames.skipped,
-            "notes": frames.notes,
-            **session.report,
+            "notes": [*frames.notes, *told.pop("notes", ())],
+            **told,
             "seconds": clock.seconds(),
             "peak_memory_mib": peak_memory_mib(),
             "torch_threads": torch.get_num_threads(),
@@ -240,6 +253,8 @@ def _stream(
                 if one_lens:
                     _check_same_size(first, frame)
                 with clock("reconstruction"):
+                    if isinstance(session, ClassicalSession):
+                        session.look(raw.image)
                     updates = session.push(frame)
                 deliver(updates)
                 if saver.due and isinstance(session, StreamingSession):
@@ -247,8 +262,8 @@ def _stream(
                         saver.save(session, writer, raw.index + 1, clock.seconds())
         deliver(left_out())
         with clock("reconstruction"):
-            updates = session.finish()
-        deliver(updates)
+            last = session.finish()
+        deliver(last)
         if isinstance(session, RecurrentSession):
             _review(frames, spec, session, deliver, clock)
             session.save_state(writer.out)
@@ -275,7 +290,7 @@ def _review(
     frames: FrameSource,
     spec: InputSpec,
     session: RecurrentSession,
-    deliver: Callable[[list[Update]], None],
+    deliver: Callable[[Iterable[Update]], None],
     clock: _Clock,
 ) -> None:
     """Show all frames again to a session that wants it."""

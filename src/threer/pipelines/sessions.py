@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +21,7 @@ class Session(Protocol):
 
     def push(self, frame: Frame) -> list[Update]: ...
 
-    def finish(self) -> list[Update]: ...
+    def finish(self) -> Iterable[Update]: ...
 
 
 def as_view(frame: Frame, device: torch.device) -> View:
