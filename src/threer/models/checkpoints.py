@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from safetensors.torch import save_file
 
 from threer.errors import CheckpointError, ThreerError
 from threer.models import keymap
@@ -23,7 +22,7 @@ from threer.models.backbone import NetworkConfig
 from threer.models.cut3r import CUT3R, CUT3RConfig
 from threer.models.dust3r import DUSt3R, DUSt3RConfig
 from threer.models.fast3r import Fast3R, Fast3RConfig
-from threer.models.files import CONFIG, WEIGHTS, read_json, read_safetensors, read_weights, sha256_of
+from threer.models.files import CONFIG, WEIGHTS, read_json, read_weights, sha256_of, write_shards
 from threer.models.official import Network, detect_family, from_official
 from threer.models.slam3r import SLAM3R, ImageToPoints, LocalToWorld, SLAM3RConfig
 from threer.types import Checkpoint
@@ -159,10 +158,11 @@ def load_published(path: Path, expected: str | None = None) -> Network:
     return _building(settings, lambda: from_official(family, arguments, state))
 
 
-def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
+def save_checkpoint(model: Model, folder: Path, card: Checkpoint, shard: int | None = None) -> None:
     """Write ``model`` to ``folder`` in our own format; name, licence, metric and description come from ``card``.
 
-    Weights are rounded to float16. Raises CheckpointError when one does not fit, or the folder cannot be written.
+    ``shard``, if given, is the size in bytes that no file of weights exceeds. Weights are rounded to float16.
+    Raises CheckpointError when one does not fit, or the folder cannot be written.
     """
     config = model.i2p.config if isinstance(model, SLAM3R) else model.config
     tensors = {}
@@ -173,7 +173,7 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
         tensors[name] = half
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / WEIGHTS)
+        files = write_shards(tensors, folder, shard)
     described = {
         "threer": FORMAT,
         "family": family_of(model),
@@ -184,7 +184,7 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
             "metric": card.metric,
             "description": card.description,
         },
-        "sha256": {WEIGHTS: sha256_of(folder / WEIGHTS)},
+        "sha256": {file: sha256_of(folder / file) for file in files},
     }
     with writing(folder):
         (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
@@ -193,10 +193,10 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint) -> None:
 def load_checkpoint(folder: Path) -> Model:
     """Read what `save_checkpoint` wrote. Raises CheckpointError."""
     model, card = empty_network(folder), read_card(folder)
-    wanted = card.sha256.get(WEIGHTS)
-    tensors = read_safetensors(folder / WEIGHTS)
-    if wanted and sha256_of(folder / WEIGHTS) != wanted:
-        raise CheckpointError(f"{folder / WEIGHTS} is not the file that {CONFIG} describes: its SHA-256 differs")
+    tensors = read_weights(folder).tensors
+    for file, wanted in card.sha256.items():
+        if sha256_of(folder / file) != wanted:
+            raise CheckpointError(f"{folder / file} is not the file that {CONFIG} describes: its SHA-256 differs")
     _naming(folder, lambda: keymap.fill(model, tensors))
     model.checkpoint = card
     return model.eval()

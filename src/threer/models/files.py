@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from threer.errors import CheckpointError
@@ -21,6 +21,7 @@ from threer.models.unpickle import constructor_text, parse_constructor, read_pic
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_HEADER, _ENTRY = 1024, 256  # bytes of a safetensors header, and of a tensor's entry in it: generous
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,38 @@ def holds_weights(folder: Path) -> bool:
     if (folder / WEIGHTS).is_file():
         return True
     return (folder / INDEX).is_file() and all((folder / shard).is_file() for shard in _shards(folder))
+
+
+def write_shards(tensors: Mapping[str, Tensor], folder: Path, most: int | None) -> list[str]:
+    """Write ``tensors`` into ``folder`` as one file, or as files of at most ``most`` bytes each with an index.
+
+    A tensor that is larger alone gets a file of its own. The names of the files are returned, the index last.
+    """
+    if most is None or sum(_bytes(t) for t in tensors.values()) + _HEADER <= most:
+        save_file(dict(tensors), folder / WEIGHTS)
+        return [WEIGHTS]
+    shards: list[dict[str, Tensor]] = [{}]
+    filled = _HEADER
+    for name, tensor in tensors.items():
+        if shards[-1] and filled + _bytes(tensor) > most:
+            shards.append({})
+            filled = _HEADER
+        shards[-1][name] = tensor
+        filled += _bytes(tensor)
+    places: dict[str, str] = {}
+    files = []
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / file)
+        places |= dict.fromkeys(shard, file)
+        files.append(file)
+    index = {"metadata": {"total_size": sum(_bytes(t) for t in tensors.values())}, "weight_map": places}
+    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    return [*files, INDEX]
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size() + _ENTRY
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

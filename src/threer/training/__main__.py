@@ -1,50 +1,70 @@
-"""`python -m threer.training FOLDER`: train the compact SLAM3R, and export what was trained.
+"""`python -m threer.training RECIPE OUT`: train, without the rest of the package's requirements.
 
-Needs only torch, numpy, safetensors and rich.
+Needs only torch, numpy, safetensors, rich, pillow and lightning.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import sys
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
-from threer.training.export import export
-from threer.training.mini import SLAM3RMini
-from threer.training.trainer import Trainer, readable
+from threer.errors import ThreerError
+from threer.training.command import train
+from threer.training.recipes import recipe_names
+from threer.training.trainer import Options
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m threer.training", description="Train slam3r-mini.")
-    parser.add_argument("folder", type=Path, help="where the state and the log go; an existing state is continued")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads")
-    numbers = [f for f in dataclasses.fields(SLAM3RMini) if f.type in ("int", "float")]
-    for number in numbers:
-        parser.add_argument(
-            f"--{number.name.replace('_', '-')}",
-            type=int if number.type == "int" else float,
-            default=number.default,
-            help=f"(default: {number.default})",
-        )
-    parser.add_argument(
-        "--export", type=Path, metavar="FOLDER", help="write what was trained to a checkpoint folder"
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m threer.training", description="Train a recipe into a folder.")
+    add = parser.add_argument
+    add("recipe", help=f"{', '.join(recipe_names())}, or the path of a .toml file")
+    add("out", type=Path, help="folder of the run; one that holds a state is continued")
+    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    add("--minutes", type=float, help="length of the whole run on the clock; the schedule is squeezed into it")
+    add("--session", type=float, metavar="MINUTES", help="stop this call cleanly; the next one goes on")
+    add("--steps", type=int, help="length of the run in optimiser steps")
+    add("--init", metavar="WEIGHTS", help='weights of the same family to start from, by path or name; or "none"')
+    add("--strategy", default="ddp", choices=("ddp", "fsdp"), help="with several processes (default: ddp)")
+    add("--precision", choices=("32", "bf16"), help="default: the recipe's; 32 on the CPU")
+    add("--deterministic", action="store_true", help="torch's deterministic algorithms")
+    add("--save-every", type=float, default=120.0, metavar="SECONDS", help="between two states (default: 120)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting: batch.per_device=8")
+    add("--published", action="store_true", help="the original's settings where ours differ")
+    add("--threads", type=int, help="CPU threads")
+    add("--dry-run", action="store_true", help="every stage for a few steps, timed; what the run would come to")
+    add("--package", type=Path, metavar="FOLDER", help="only copy the result of OUT to FOLDER, as one file")
+    a = parser.parse_args()
+    options = Options(
+        device=a.device,
+        minutes=a.minutes,
+        session=a.session,
+        steps=a.steps,
+        init=a.init,
+        strategy=a.strategy,
+        precision=a.precision,
+        deterministic=a.deterministic,
+        save_every=a.save_every,
     )
-    parser.add_argument("--compute", default="one CPU core", help="for the exported card: what it was trained on")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    recipe = SLAM3RMini(**{n.name: getattr(arguments, n.name) for n in numbers})
-    console = Console(soft_wrap=True, highlight=False)
-    if arguments.export:
-        for who, scores in export(arguments.folder, arguments.export, arguments.compute).items():
-            console.print(f"{who}: {readable(scores.row())}")
-        return
-    Trainer(recipe, arguments.folder, arguments.device, console.print).run()
+    try:
+        train(
+            a.recipe,
+            a.out,
+            options,
+            settings=a.set,
+            published=a.published,
+            dry_run=a.dry_run,
+            threads=a.threads,
+            package_into=a.package,
+        )
+    except ThreerError as error:
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"threer: {error}", style="red", markup=False)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,137 +1,152 @@
-"""From a training folder to a checkpoint folder: weights, card, mean pointmap."""
+"""From a trained network to what travels: weights in half precision, in small files, with their card."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from threer.errors import ThreerError
-from threer.models.checkpoints import save_checkpoint
-from threer.models.slam3r import SLAM3R, SLAM3RConfig
-from threer.training.mini import SLAM3RMini
-from threer.training.trainer import LOG, STATE
-from threer.training.validation import CLIPS, Scores, Validation, save_mean_pointmap
+from threer.models.checkpoints import FAMILIES, Model, read_card, save_checkpoint
+from threer.models.files import write_shards
+from threer.training.initialise import initialise, read_state
+from threer.training.logs import LOG
+from threer.training.networks import build
+from threer.training.pool import VALIDATION_SEED
+from threer.training.recipes.recipe import Initialisation, Recipe
+from threer.training.start import RESULT
+from threer.training.state import Progress
+from threer.training.validation import SCORES, Scores, save_mean_pointmap
 from threer.types import Checkpoint
 
 LICENCE = "Apache-2.0"
+SHARD = 16 * 2**20
+"""Bytes that no file of weights exceeds: small files travel everywhere."""
 COURSE_ROWS = 12
 
 
-def export(run: Path, destination: Path, compute: str) -> dict[str, Scores]:
-    """Write the network trained in ``run`` to ``destination``, which is replaced as a whole.
+def export(
+    tensors: Mapping[str, Tensor],
+    recipe: Recipe,
+    progress: Progress,
+    run: Path,
+    destination: Path,
+    mean_pointmap: Tensor | None,
+    scores: Mapping[str, Scores],
+    compute: str,
+) -> None:
+    """Write the trained ``tensors``, card and mean pointmap to ``destination``, which is replaced as a whole.
 
-    ``compute`` is a phrase for the card: on what it was trained. Returns the scores that the card lists. Raises
-    ThreerError when ``run`` holds no state.
+    ``scores`` by who answered; ``compute`` says on what it was trained. A half of SLAM3R alone is written without
+    settings: it starts other trainings, and cannot be loaded as a model. Raises CheckpointError for weights that do
+    not fit into float16.
     """
-    if not (run / STATE).is_file():
-        raise ThreerError(f"{run} holds no {STATE}: train into it first")
-    state = torch.load(run / STATE, map_location="cpu", weights_only=True)
-    recipe = dataclasses.replace(SLAM3RMini(**state["recipe"]), network=SLAM3RConfig.from_dict(state["network"]))
-    model = SLAM3R.from_config(recipe.network)
-    model.load_state_dict(state["model"])
-    mean = state["mean_pointmap"]
-    validation = Validation(recipe)
-    scores = {
-        "slam3r-mini": validation.network(model),
-        "mean training pointmap": validation.mean_pointmap(mean),
-        "constant depth": validation.constant_depth(),
-    }
-
-    name = destination.name
-    fresh = destination.with_name(f".{name}.new")
+    model = build(recipe)
+    model.load_state_dict(dict(tensors))
+    fresh = destination.with_name(f".{destination.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    description = f"compact SLAM3R, {recipe.network.image_size} pixels, trained on generated rooms by this project"
-    save_checkpoint(model, fresh, Checkpoint(name, "slam3r", (), LICENCE, description=description))
-    save_mean_pointmap(mean, fresh)
-    card = _card(name, model, recipe, state["progress"], scores, validation.unmoved_keys(), compute)
-    (fresh / "README.md").write_text(card + _course(run / LOG), encoding="utf-8")
-    old = destination.with_name(f".{name}.old")
+    if recipe.family in FAMILIES:
+        assert isinstance(model, Model)
+        width, height = recipe.resolution.sizes[0]
+        description = f"{recipe.description} ({width}×{height} pixels), trained by threer"
+        card = Checkpoint(recipe.name, recipe.family, (), LICENCE, description=description)
+        save_checkpoint(model, fresh, card, SHARD)
+    else:
+        fresh.mkdir(parents=True)
+        write_shards({k: t.to(torch.float16).contiguous() for k, t in tensors.items()}, fresh, SHARD)
+    if mean_pointmap is not None:
+        save_mean_pointmap(mean_pointmap, fresh)
+    text = _card(sum(t.numel() for t in tensors.values()), recipe, progress, scores, compute) + _course(run / LOG)
+    (fresh / "README.md").write_text(text, encoding="utf-8")
+    old = destination.with_name(f".{destination.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if destination.exists():
         destination.rename(old)
     fresh.rename(destination)
     shutil.rmtree(old, ignore_errors=True)
-    return scores
 
 
-def _card(
-    name: str,
-    model: SLAM3R,
-    recipe: SLAM3RMini,
-    progress: dict[str, Any],
-    scores: dict[str, Scores],
-    unmoved: float,
-    compute: str,
-) -> str:
-    halves = [sum(p.numel() for p in half.parameters()) / 1e6 for half in (model.i2p, model.l2w)]
-    minutes = progress["seconds"] / 60
-    rate = progress["samples"] / max(progress["seconds"], 1e-9)
-    rows = "\n".join(
-        f"| {who} | {s.error:.3f} | {s.abs_rel:.3f} | {s.inlier:.2f} | {_or_dash(s.window_error)} | "
-        f"{_or_dash(s.register_error)} |"
-        for who, s in scores.items()
-    )
-    low, high = recipe.style.fov
-    return f"""# {name}
+def package(run: Path, recipe: Recipe, destination: Path) -> None:
+    """Copy the result of a run to ``destination`` as one file of weights, to ship it. Raises ThreerError."""
+    result = run / RESULT
+    if recipe.family not in FAMILIES:
+        raise ThreerError(f"a {recipe.family} alone is no model that could be shipped")
+    if not result.is_dir():
+        raise ThreerError(f"{run} holds no {RESULT}: train into it first")
+    model = build(recipe)
+    initialise(model, recipe.family, read_state(result, recipe.family), Initialisation(str(result), recipe.family))
+    assert isinstance(model, Model)
+    card = read_card(result)
+    destination.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(model, destination, card)
+    for name in ("README.md", "mean_pointmap.npy"):
+        if (result / name).is_file():
+            shutil.copyfile(result / name, destination / name)
 
-A compact SLAM3R ({halves[0]:.1f} M parameters Image-to-Points, {halves[1]:.1f} M Local-to-World, \
-{recipe.network.image_size}×{recipe.network.image_size} pixels), trained from nothing by this project. Licence: \
-{LICENCE}. Weights in float16; coordinates have no unit.
 
-* **Data**: generated rooms only (`threer.data.synthetic`), field of view {low:g}–{high:g}°, no photograph and no \
-recording of any kind.
-* **Recipe**: `SLAM3RMini`, seed {recipe.seed}; both halves together, {recipe.views[0]}–{recipe.views[1]} views a \
-window, batch {recipe.batch}, Muon {recipe.muon_lr:g} and AdamW {recipe.adam_lr:g}, warm-up and cosine.
-* **Compute**: {compute}; {minutes:.0f} minutes, {progress["step"]} steps, {progress["samples"]} windows \
-({rate:.1f} a second).
+def _card(parameters: int, recipe: Recipe, progress: Progress, scores: Mapping[str, Scores], compute: str) -> str:
+    width, height = recipe.resolution.sizes[0]
+    low, high = recipe.views.count
+    views = f"{low}" if low == high else f"{low}–{high}"
+    sources = ", ".join(f"{share:.0%} {name}" for name, share in recipe.data.shares().items())
+    trained = max(progress.seconds - progress.begun, 1e-9)
+    batch, fov = recipe.batch, recipe.synthetic.fov
+    text = f"""# {recipe.name}
 
-Scores on {CLIPS} unseen generated rooms, one window of 5 views each:
+{recipe.description}: {parameters / 1e6:.1f} M parameters, {width}×{height} pixels, trained by this project. \
+Licence: {LICENCE}. Weights in float16.
 
-| answer | pointmap error | AbsRel | δ<1.25 | window error | registration error |
-|---|---|---|---|---|---|
+* **Data**: {sources}. `synthetic` is rooms from `threer.data.synthetic`, field of view \
+{fov[0]:g}–{fov[1]:g}°: no photograph and no recording of any kind.
+* **Recipe**: `{recipe.name}`, objective `{recipe.objective_name}`, seed {recipe.seed}; {views} views a \
+sample, batch {batch.per_device} a device × {batch.accumulate}, {recipe.optimizer.name}.
+* **Compute**: {compute}; {progress.seconds / 60:.1f} minutes, {progress.step} steps, {progress.samples} samples \
+({progress.samples / trained:.1f} a second after set-up), {progress.skipped} steps skipped.
+"""
+    names = [name for name in SCORES if any(name in row for row in scores.values())]
+    if not names:
+        return text
+    rows = "\n".join(f"| {who} | {' | '.join(_score(s.get(n)) for n in names)} |" for who, s in scores.items())
+    samples = recipe.validation.samples
+    return f"""{text}
+Scores on {samples} unseen generated rooms (seeds {VALIDATION_SEED} to {VALIDATION_SEED + samples - 1}), one \
+sample of {recipe.validation.views or low} views each:
+
+| answer | {" | ".join(SCORES[n] for n in names)} |
+|{"---|" * (len(names) + 1)}
 {rows}
-| true key pointmaps, left unmoved | – | – | – | – | {unmoved:.3f} |
 
 Pointmap error: mean distance from the truth after dividing both by their mean distance, reference frame; window
-error: all views, jointly. AbsRel and δ: reference depth after the ratio of medians. Registration error: key points
-in the world frame, in units of the scene's mean distance, from Image-to-Points' own pointmap of the key; the mean
-pointmap is left where it is.
-
-**Limits**: published systems saw tens of millions of image pairs. This network has learned what a room looks like
-on average and a little more; it hardly uses the support views, does not read the field of view, and does not track
-over long walks. It is here so that everything can be tried without a download, not for its accuracy.
+error: all views, jointly; without other views: the reference's image in place of all of them. AbsRel and δ:
+reference depth after the ratio of medians. Registration error: the reference's points in the world frame, in units
+of the scene's mean distance, registered with the pointmap predicted for it, where one is.
 """
 
 
 def _course(log: Path) -> str:
     """The run's validation scores over time as a section of the card."""
+    if not log.is_file():
+        return ""
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
     every = max(1, -(-len(rows) // COURSE_ROWS))
     shown = rows[::-every][::-1]  # the last row always
-    names = (
-        "minutes",
-        "samples",
-        "val_error",
-        "val_abs_rel",
-        "val_inlier",
-        "val_window_error",
-        "val_register_error",
-    )
+    names = ["minutes", "samples", *(f"val_{name}" for name in SCORES if rows and rows[0].get(f"val_{name}"))]
     lines = [f"| {' | '.join(n.removeprefix('val_') for n in names)} |", "|" + "---|" * len(names)]
     lines += [f"| {' | '.join(_short(row[n]) for n in names)} |" for row in shown]
     return "\n## Course of the training\nThe same scores while it ran.\n\n" + "\n".join(lines) + "\n"
 
 
 def _short(value: str) -> str:
+    if not value:
+        return "–"
     number = float(value)
     return f"{number:.0f}" if number >= 1000 else f"{number:.4g}"
 
 
-def _or_dash(value: float) -> str:
-    return "–" if value != value else f"{value:.3f}"
+def _score(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.3f}"

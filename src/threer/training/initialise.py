@@ -17,7 +17,7 @@ from torch import Tensor
 from threer.errors import CheckpointError, ThreerError
 from threer.models import keymap
 from threer.models.checkpoints import is_own_format
-from threer.models.files import WEIGHTS, read_safetensors, read_weights
+from threer.models.files import read_weights
 from threer.models.keymap import Rule
 from threer.models.official import detect_family
 from threer.training.networks import Network
@@ -95,7 +95,7 @@ def read_state(path: Path, family: str) -> dict[str, Tensor]:
     Takes our own format, a bare file of our own names, and published files. Raises CheckpointError.
     """
     if is_own_format(path):
-        return read_safetensors(path / WEIGHTS)
+        return dict(read_weights(path).tensors)
     state = keymap.strip_prefix(read_weights(path).tensors)
     found = detect_family(state)
     if found is None:

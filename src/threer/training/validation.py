@@ -1,161 +1,244 @@
-"""Scores on rooms that training never sees, beside the two answers that need no network."""
+"""Scores on samples that training never sees, beside the two answers that need no network."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from threer.errors import ThreerError
 from threer.geometry.scale import normalize
-from threer.models.slam3r import SLAM3R
-from threer.training.batch import Batch
+from threer.models.cut3r import CUT3R
+from threer.models.fast3r import Fast3R
+from threer.models.slam3r import SLAM3R, ImageToPoints, LocalToWorld
+from threer.training.batch import Batch, Roles, cat
 from threer.training.losses import point_distances
-from threer.training.mini import SLAM3RMini
-from threer.training.objectives.common import stack_points
+from threer.training.networks import Network
+from threer.training.objectives.common import image_views, stack_points
 from threer.training.objectives.joint import as_scene_and_keys
-from threer.training.pool import VALIDATION_SEED, ClipPool
-from threer.types import View
+from threer.training.objectives.sequence import network_views
+from threer.training.pool import VALIDATION_SEED, PoolPlan, RoomPool
+from threer.training.recipes.recipe import Recipe
+from threer.training.sources import Request
+from threer.types import Prediction, View
 
-CLIPS = 48
 MEAN_POINTMAP = "mean_pointmap.npy"
+AT_ONCE = 16
+_LANES = 8
 
+SCORES = {
+    "error": "pointmap error",
+    "abs_rel": "AbsRel",
+    "inlier": "δ<1.25",
+    "window_error": "window error",
+    "alone_error": "error without other views",
+    "register_error": "registration error",
+}
+"""Every score, and what a table calls it.
 
-@dataclass(frozen=True)
-class Scores:
-    """Means over the validation windows.
+error           distance of the reference's pointmap from truth, both divided by their own mean distance
+abs_rel         of the reference's depth after the ratio of medians; inlier: share with a ratio below 1.25
+window_error    as error, over all views of the sample, jointly normalised
+alone_error     as error, where all views are the reference's image
+register_error  distance of the registered reference's points from truth, in units of the scene's mean distance
+"""
 
-    error           distance of the reference's pointmap from truth, both divided by their own mean distance
-    window_error    the same over all views of the window, jointly normalised
-    abs_rel         of the reference's depth after the ratio of medians
-    inlier          share of its pixels with depth ratio below 1.25
-    register_error  distance of registered key points from truth, in units of the scene's mean distance,
-                    with Image-to-Points' own pointmap of the key
-    """
-
-    error: float
-    abs_rel: float
-    inlier: float
-    window_error: float = float("nan")
-    register_error: float = float("nan")
-
-    def row(self) -> dict[str, float]:
-        return asdict(self)
+Scores = Mapping[str, float]
+PerSample = dict[str, Tensor]
+Run = Callable[[Callable[[Network], PerSample]], PerSample]
 
 
 class Validation:
-    """A fixed set of unseen windows: one window of each of ``clips`` rooms, its middle frame the reference."""
+    """Fixed generated clips of seeds that training never reaches, one sample of each.
 
-    def __init__(self, recipe: SLAM3RMini, clips: int = CLIPS, views: int = 5, seed: int = VALIDATION_SEED) -> None:
-        pool = ClipPool(clips, recipe.clip_frames, recipe.network.image_size, recipe.style, first_seed=seed)
-        pool.grow(clips)
-        spread = torch.linspace(0, recipe.clip_frames - 1, views).round().long()
-        middle = views // 2
+    Of pairs, windows and sets the middle frame is the reference and comes first; clips are in order.
+    """
+
+    def __init__(self, recipe: Recipe, device: str | torch.device = "cpu") -> None:
+        settings, clip = recipe.validation, recipe.views.sampling == "clip"
+        views = settings.views or recipe.views.count[0]
+        if views > recipe.synthetic.frames:
+            raise ThreerError(f"recipe {recipe.name}: validation.views {views} exceed synthetic.frames")
+        self.family, self.seeds = recipe.family, range(VALIDATION_SEED, VALIDATION_SEED + settings.samples)
+        self.scene = recipe.views.scene
+        lanes = min(settings.samples, _LANES)
+        rounds = -(-settings.samples // lanes)
+        pool = RoomPool(recipe, PoolPlan(rounds, rounds), lanes, range(lanes), device, VALIDATION_SEED)
+        pool.advance(0)
+        spread = torch.linspace(0, recipe.synthetic.frames - 1, views).round().long()
+        middle = 0 if clip else views // 2
         frames = torch.cat([spread[middle : middle + 1], spread[:middle], spread[middle + 1 :]])
-        self.keys = recipe.keys
+        request = Request(views, pool.size, Roles())
+        clips = torch.arange(rounds)
         # the world is the first frame of the walk, as in the pipeline
-        self.windows = pool.windows(
-            torch.arange(clips), frames.expand(clips, -1), torch.zeros(clips, dtype=torch.long)
-        )
-        self.truth = normalize(self.windows.camera[:, :1])[0]
+        drawn = [
+            pool.windows(lane, clips, frames.expand(rounds, -1), torch.zeros(rounds, dtype=torch.long), request)
+            for lane in range(lanes)
+        ]
+        # clip i is round i // lanes of lane i % lanes
+        self.parts = [
+            _gathered(drawn, range(k, min(k + AT_ONCE, settings.samples)))
+            for k in range(0, settings.samples, AT_ONCE)
+        ]
+        self.keys = max(1, views - self.scene) if self.scene else getattr(recipe.objective, "keys", 1)
+        self.keys = min(self.keys, views - 1)
 
-    def network(self, model: SLAM3R, batch: int = 16) -> Scores:
-        """Scores of a model, which is left in evaluation mode."""
-        model.eval()
-        references, window_errors, register_errors = [], [], []
-        with torch.inference_mode():
-            for start in range(0, len(self.windows.images), batch):
-                part = self.windows.samples(slice(start, start + batch))
-                tokens = torch.unflatten(model.encode(part.images.flatten(0, 1)), 0, part.images.shape[:2])
-                views = [View(part.images[:, v], tokens=tokens[:, v]) for v in range(tokens.shape[1])]
-                points, _ = stack_points(model.local(views, ref=0))
-                valid = torch.ones(points.shape[:-1], dtype=torch.bool)
-                window_errors.append(point_distances(points, part.points_in(part.c2w[:, 0]), valid).mean((1, 2, 3)))
-                references.append(points[:, :1])
-                register_errors.append(self._registered(model, part, views, points[:, :1]))
-        scores = self.reference_maps(torch.cat(references))
-        return Scores(
-            scores.error,
-            scores.abs_rel,
-            scores.inlier,
-            float(torch.cat(window_errors).mean()),
-            float(torch.cat(register_errors).mean()),
-        )
+    def network(self, run: Run) -> Scores:
+        """Scores of a network. ``run`` calls what it is given with the network, in evaluation mode.
 
-    def reference_maps(self, points: Tensor) -> Scores:
-        """Scores of pointmaps [n, 1, H, W, 3] of the reference frames, in any scale."""
-        error = (normalize(points)[0] - self.truth).norm(dim=-1).mean()
-        return Scores(float(error), *depth_scores(points[..., 2], self.truth[..., 2]))
+        Each process takes its share of the samples; all of them get the same scores.
+        """
+        return self._over_parts(lambda part: run(lambda model: self._scores(model, part)))
 
     def mean_pointmap(self, mean: Tensor) -> Scores:
         """Scores of always answering the mean training pointmap [H, W, 3]; keys are left unmoved."""
-        scores = self.reference_maps(mean.expand_as(self.truth))
-        in_reference = self.windows.points_in(self.windows.c2w[:, 0])
-        valid = torch.ones(in_reference.shape[:-1], dtype=torch.bool)
-        window_error = point_distances(mean.expand_as(in_reference), in_reference, valid).mean()
-        return dataclasses.replace(
-            scores, window_error=float(window_error), register_error=self.unmoved_keys(mean.expand_as(self.truth))
-        )
+
+        def scores(part: Batch) -> PerSample:
+            points = mean.to(part.device).expand(*part.depth.shape, 3)
+            found = reference_scores(points[:, 0], part) | {"window_error": _window_error(points, part)}
+            if self._registers:
+                found["register_error"] = _unmoved(points[:, 0], part, self.keys)
+            return found
+
+        return self._over_parts(scores)
 
     def constant_depth(self) -> Scores:
         """Scores of depth 1 everywhere, seen through the mean field of view of this set."""
-        slopes = (self.truth[..., :2] / self.truth[..., 2:]).mean(dim=(0, 1))
+        slopes = torch.cat([(p.camera[:, 0, ..., :2] / p.camera[:, 0, ..., 2:]) for p in self.parts]).mean(0)
         flat = torch.cat([slopes, torch.ones_like(slopes[..., :1])], dim=-1)
-        return self.reference_maps(flat.expand_as(self.truth))
+        return self._over_parts(lambda part: reference_scores(flat.expand(len(part), *flat.shape), part))
 
-    def unmoved_keys(self, points: Tensor | None = None) -> float:
-        """`Scores.register_error` of leaving the keys' pointmaps [n, 1, H, W, 3] at the origin, at unit scale.
+    def unmoved_keys(self) -> Scores:
+        """Scores of leaving the true pointmaps of keys at the origin."""
+        if not self._registers:
+            return {}
+        return self._over_parts(lambda part: {"register_error": _unmoved(part.camera[:, 0], part, self.keys)})
 
-        Without ``points``, of the true pointmaps.
-        """
-        order, scene_views = as_scene_and_keys(self.windows.images.shape[1], self.keys)
-        world = self.windows.points_in(self.windows.world)[:, order]
-        _, factor = normalize(world[:, :scene_views])
-        truth = world[:, scene_views : scene_views + 1] / factor[:, None, None, None, None]
-        left = self.truth if points is None else normalize(points)[0]
-        return float((left - truth).norm(dim=-1).mean())
+    @property
+    def _registers(self) -> bool:
+        return self.family in ("slam3r", "slam3r-l2w")
 
-    def _registered(self, model: SLAM3R, part: Batch, views: list[View], own: Tensor) -> Tensor:
-        """[n] error of the reference frame registered with its own predicted points."""
-        order, scene_views = as_scene_and_keys(len(views), self.keys)
+    def _over_parts(self, scores: Callable[[Batch], PerSample]) -> Scores:
+        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        rank = dist.get_rank() if world > 1 else 0
+        names: list[str] = []
+        total = None
+        with torch.no_grad():
+            # all processes go through the same number of parts: a sharded network needs all of them each time
+            for part in self.parts:
+                shared = len(part) >= world
+                found = scores(part.samples(slice(rank, None, world)) if shared else part)
+                names = list(found)
+                sums = torch.stack([values.double().sum() for values in found.values()])
+                sums = sums if shared or rank == 0 else torch.zeros_like(sums)
+                total = sums if total is None else total + sums
+        assert total is not None
+        if world > 1:
+            dist.all_reduce(total)
+        count = sum(len(part) for part in self.parts)
+        return dict(zip(names, (total / count).tolist(), strict=True))
+
+    def _scores(self, model: Network, part: Batch) -> PerSample:
+        found: PerSample = {}
+        own = None
+        if not isinstance(model, LocalToWorld):
+            points, _ = predict(model, part)
+            own = points[:, 0]
+            found = reference_scores(own, part) | {"window_error": _window_error(points, part)}
+            copies = replace(part, images=part.images[:, :1].expand_as(part.images))
+            found["alone_error"] = reference_scores(predict(model, copies)[0][:, 0], part)["error"]
+        if isinstance(model, SLAM3R | LocalToWorld):
+            found["register_error"] = self._registered(model, part, own)
+        return found
+
+    def _registered(self, model: SLAM3R | LocalToWorld, part: Batch, own: Tensor | None) -> Tensor:
+        """[n] error of the reference frame registered with ``own`` points [n, H, W, 3], or with the true ones."""
+        order, scene_views = as_scene_and_keys(part.views, self.keys)
         scene = order[:scene_views]
         world = part.points_in(part.world)
-        scene_points, factor = normalize(world[:, scene])
-        given = [
-            View(views[v].image, tokens=views[v].tokens, points=scene_points[:, i]) for i, v in enumerate(scene)
-        ]
-        key = View(views[0].image, tokens=views[0].tokens, points=normalize(own)[0][:, 0])
-        placed = model.register(given, [key], keys_only=True)[0].points.xyz
+        scene_points, factor = normalize(world[:, scene], part.valid[:, scene], zero_invalid=True)
+        key_points = part.camera[:, 0] if own is None else own
+        images = image_views(part)
+        given = [replace(images[v], points=scene_points[:, i]) for i, v in enumerate(scene)]
+        key = replace(images[0], points=normalize(key_points.unsqueeze(1))[0][:, 0])
+        placed = _register(model, given, key).points.xyz.float()
         truth = world[:, 0] / factor[:, None, None, None]
-        error: Tensor = torch.linalg.vector_norm(placed - truth, dim=-1).mean((1, 2))
-        return error
+        return _mean_over(torch.linalg.vector_norm(placed - truth, dim=-1), part.valid[:, 0])
 
 
-def depth_scores(depth: Tensor, truth: Tensor) -> tuple[float, float]:
-    """AbsRel and share of ratios below 1.25 of depths [n, 1, H, W], after matching the median of each map."""
-    depth, truth = depth.flatten(1), truth.flatten(1)
-    scaled = depth * (truth.median(1).values / depth.median(1).values).unsqueeze(1)
-    abs_rel = ((scaled - truth).abs() / truth).mean()
-    ratio = torch.maximum(scaled / truth, truth / scaled.clamp(min=1e-6))
-    return float(abs_rel), float((ratio < 1.25).float().mean())
+def _register(model: SLAM3R | LocalToWorld, scene: list[View], key: View) -> Prediction:
+    if isinstance(model, SLAM3R):
+        return model.register(scene, [key], keys_only=True)[0]
+    predictions: list[Prediction] = model(scene, [key], keys_only=True)
+    return predictions[0]
 
 
-def mean_training_pointmap(pool: ClipPool) -> Tensor:
-    """[H, W, 3] mean over all frames of the pool's clips of the pointmap divided by its mean distance."""
-    total, count = torch.zeros(()), 0
-    for clip in range(len(pool)):
-        frames = torch.arange(pool.frames).unsqueeze(1)
-        windows = pool.windows(torch.full((pool.frames,), clip), frames, frames[:, 0])
-        total = total + normalize(windows.camera.cpu())[0].sum(dim=(0, 1))
-        count += pool.frames
-    return total / count
+def predict(model: Network, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Points [B, V, H, W, 3] in the first view's frame and confidences [B, V, H, W] of any network but L2W."""
+    predictions: Sequence[Prediction]
+    if isinstance(model, CUT3R):
+        predictions = model(network_views(batch, model.config.true_rays))
+    elif isinstance(model, SLAM3R):
+        predictions = model.local(image_views(batch), 0)
+    elif isinstance(model, ImageToPoints):
+        predictions = model(image_views(batch), 0)
+    elif isinstance(model, Fast3R):
+        predictions = model(image_views(batch), seed=0)
+    else:
+        predictions = model(image_views(batch))
+    return stack_points(predictions)
+
+
+def reference_scores(points: Tensor, part: Batch) -> PerSample:
+    """`SCORES` of pointmaps [n, H, W, 3] of the first views, in any scale; [n] each."""
+    valid, truth = part.valid[:, :1], part.camera[:, :1]
+    scaled = normalize(points.unsqueeze(1), valid)[0] - normalize(truth, valid)[0]
+    abs_rel, inlier = depth_scores(points[..., 2], truth[:, 0, ..., 2], valid[:, 0])
+    return {"error": _mean_over(scaled.norm(dim=-1)[:, 0], valid[:, 0]), "abs_rel": abs_rel, "inlier": inlier}
+
+
+def depth_scores(depth: Tensor, truth: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """AbsRel and share of ratios below 1.25 [n] of depths [n, H, W], after matching the median of each map."""
+    valid = torch.ones_like(truth, dtype=torch.bool) if valid is None else valid
+    nothing = torch.full((), torch.nan, device=depth.device)
+    medians = [torch.where(valid, x, nothing).flatten(1).nanmedian(1).values for x in (depth, truth)]
+    scaled = depth * (medians[1] / medians[0])[:, None, None]
+    safe = torch.where(valid, truth, 1.0)
+    ratio = torch.maximum(scaled / safe, safe / scaled.clamp(min=1e-6))
+    return _mean_over((scaled - safe).abs() / safe, valid), _mean_over((ratio < 1.25).to(depth.dtype), valid)
+
+
+def _window_error(points: Tensor, part: Batch) -> Tensor:
+    distances = point_distances(points, part.points_in(part.c2w[:, 0]), part.valid)
+    return _mean_over(distances.flatten(1), part.valid.flatten(1))
+
+
+def _unmoved(points: Tensor, part: Batch, keys: int) -> Tensor:
+    order, scene_views = as_scene_and_keys(part.views, keys)
+    world = part.points_in(part.world)[:, order]
+    _, factor = normalize(world[:, :scene_views], part.valid[:, order[:scene_views]])
+    truth = world[:, scene_views] / factor[:, None, None, None]
+    left = normalize(points.unsqueeze(1), part.valid[:, :1])[0][:, 0]
+    return _mean_over((left - truth).norm(dim=-1), part.valid[:, 0])
+
+
+def _mean_over(values: Tensor, valid: Tensor) -> Tensor:
+    """[n] means of values [n, ...] over what is valid."""
+    kept = torch.where(valid, values, 0.0).flatten(1).sum(1)
+    return kept / valid.flatten(1).sum(1).clamp(min=1)
+
+
+def _gathered(lanes: Sequence[Batch], numbers: range) -> Batch:
+    return cat([lanes[i % len(lanes)].samples(slice(i // len(lanes), i // len(lanes) + 1)) for i in numbers])
 
 
 def save_mean_pointmap(mean: Tensor, folder: Path) -> None:
-    np.save(folder / MEAN_POINTMAP, mean.numpy().astype(np.float16))
+    np.save(folder / MEAN_POINTMAP, mean.cpu().numpy().astype(np.float16))
 
 
 def load_mean_pointmap(folder: Path) -> Tensor:

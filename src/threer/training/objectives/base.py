@@ -33,17 +33,14 @@ class Losses:
 
     total  float32 scalar
     parts  detached scalars by name, to log; each batch of an objective has the same names
-    step   the optimiser is to step after this loss, although more follow for the same batch
+    more   further losses of the same batch follow
+    step   the optimiser is to step after this loss, although more follow
     """
 
     total: Tensor
     parts: Mapping[str, Tensor]
+    more: bool = False
     step: bool = False
-
-    @property
-    def finite(self) -> Tensor:
-        """Scalar bool: whether this process may descend. All processes must agree: `finite_everywhere`."""
-        return torch.isfinite(self.total.detach())
 
 
 class Objective(Protocol[M]):
@@ -57,12 +54,12 @@ class Objective(Protocol[M]):
     def __call__(self, model: M, batch: Batch, step: Step) -> Iterator[Losses]: ...
 
 
-def finite_everywhere(losses: Losses) -> bool:
-    """Whether the loss is finite in every process of the run; all of them must ask.
+def finite_everywhere(value: Tensor) -> bool:
+    """Whether a scalar, the loss or the norm of the gradient, is finite in every process; all of them must ask.
 
     One that skipped a step alone would wait for the others for ever (SLAM3R did).
     """
-    flag = losses.finite.to(torch.int32)
+    flag = torch.isfinite(value.detach()).to(torch.int32)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(flag, op=dist.ReduceOp.MIN)
     return bool(flag)

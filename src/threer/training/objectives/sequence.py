@@ -63,8 +63,8 @@ class SequenceObjective:
             if k in learnt:
                 losses = self._losses(predictions, batch, chunk, thin)
                 share = 1 if settings.step_each_chunk else len(learnt)
-                more = settings.step_each_chunk and k + 1 < learnt.stop
-                yield Losses(losses.total / share, losses.parts, step=more)
+                more = k + 1 < learnt.stop
+                yield Losses(losses.total / share, losses.parts, more, step=more and settings.step_each_chunk)
             assert state is not None
             state = _detached(state)
 

@@ -7,7 +7,7 @@ Their ``[published]`` table holds what the original training did differently;
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
@@ -38,10 +38,13 @@ def recipe_names() -> list[str]:
     return sorted(p.name.removesuffix(".toml") for p in files(__name__).iterdir() if p.name.endswith(".toml"))
 
 
-def load_recipe(name_or_path: str | Path, published: bool = False) -> Recipe:
+def load_recipe(
+    name_or_path: str | Path, published: bool = False, changes: Sequence[tuple[Sequence[str], Any]] = ()
+) -> Recipe:
     """A packaged recipe by name, or one of your own by the path of its TOML file.
 
-    ``published`` takes the original's settings where ours differ on purpose. Raises ThreerError with one line for
+    ``published`` takes the original's settings where ours differ on purpose; ``changes`` are laid over everything:
+    the path to a setting, ``["batch", "per_device"]``, and its value. Raises ThreerError with one line for
     an unknown name, a file that is not TOML, a key that is not a setting and a value that does not fit.
     """
     text = str(name_or_path)
@@ -61,7 +64,28 @@ def load_recipe(name_or_path: str | Path, published: bool = False) -> Recipe:
         table = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
         raise ThreerError(f"recipe {name}: not TOML: {error}") from None
+    for setting, value in changes:
+        for over in (table, table.get("published", {})):
+            if over is table or _holds(over, setting):
+                _put(over, setting, value, f"recipe {name}")
     return parse_recipe(name, table, published)
+
+
+def _holds(table: Mapping[str, Any], path: Sequence[str]) -> bool:
+    inner = table.get(path[0])
+    return path[0] in table if len(path) == 1 else isinstance(inner, Mapping) and _holds(inner, path[1:])
+
+
+def _put(table: dict[str, Any], path: Sequence[str], value: Any, where: str) -> None:
+    """Set ``table[path[0]][path[1]]…``, making tables on the way."""
+    name, *rest = path
+    if not rest:
+        table[name] = value
+        return
+    inner = table.setdefault(name, {})
+    if not isinstance(inner, dict):
+        raise ThreerError(f"{where}.{name} is a value, so it has no {'.'.join(rest)}")
+    _put(inner, rest, value, f"{where}.{name}")
 
 
 def parse_recipe(name: str, table: Mapping[str, Any], published: bool = False) -> Recipe:

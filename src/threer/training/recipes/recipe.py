@@ -216,6 +216,40 @@ class Validating:
 
 
 @dataclass(frozen=True)
+class Synthetic:
+    """Generated rooms, where the data set `synthetic` is among the sources. See `threer.data.synthetic`."""
+
+    frames: int = 12
+    """Frames rendered of each room."""
+    pool: int | None = None
+    """Clips kept in memory, the oldest replaced; None for half of the memory that is free."""
+    first: int | None = None
+    """Clips rendered before the first step; None for as many as `render_share` of the run's time allows."""
+    render_share: float = 0.05
+    """Share of the run's time for the first clips, where their number is not given."""
+    reuse: float = 64.0
+    """Samples drawn for every further clip that is rendered."""
+    fov: tuple[float, float] = (36.0, 58.0)
+    """Horizontal field of view in degrees, drawn once per clip."""
+    step: tuple[float, float] = (0.03, 0.2)
+    """Metres from a frame to the next."""
+    gaze: tuple[float, float] = (0.0, 0.15)
+    colour: float = 1.0
+    """Strength of the photometric changes, drawn afresh for every sample (`data.jitter` is for photographs)."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 2 or self.reuse <= 0 or not 0 < self.render_share < 1:
+            raise ThreerError(
+                "clips need at least 2 frames, reuse above 0 and render_share between 0 and 1, "
+                f"got {self.frames}, {self.reuse:g} and {self.render_share:g}"
+            )
+        for name in ("pool", "first"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ThreerError(f"{name} must be at least 1, got {count}")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One stage of training; see `threer.training.recipes.load_recipe`."""
 
@@ -238,6 +272,7 @@ class Recipe:
     """Patterns of parameters that are trained, unless frozen."""
     precision: Literal["32", "bf16"] = "32"
     seed: int = 0
+    synthetic: Synthetic = field(default_factory=Synthetic)
 
     def __post_init__(self) -> None:
         if isinstance(self.objective, RegistrationSettings) and not self.views.scene:
@@ -246,6 +281,12 @@ class Recipe:
         if isinstance(self.objective, JointSettings) and self.objective.keys + 1 > low:
             raise ThreerError(
                 f"recipe {self.name}: {low} views cannot hold {self.objective.keys} key frames and a scene frame"
+            )
+        most = self.views.count[1] + self.views.drop_world
+        if "synthetic" in self.data.sources and most > self.synthetic.frames:
+            raise ThreerError(
+                f"recipe {self.name}: {most} views do not fit into clips of {self.synthetic.frames} frames; "
+                "raise synthetic.frames"
             )
 
     @property
