@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from threer.errors import ThreerError
     from threer.io.runs import Scene
     from threer.models import load_model
+    from threer.pipelines.depth import DepthMap, monocular_depth, multi_view_depth
     from threer.pipelines.query import query
     from threer.pipelines.reconstruct import reconstruct
     from threer.pipelines.streaming import StreamingSession
@@ -28,18 +29,24 @@ _HOME = {
     "ThreerError": "threer.errors",
     "Scene": "threer.io.runs",
     "load_model": "threer.models",
+    "DepthMap": "threer.pipelines.depth",
+    "monocular_depth": "threer.pipelines.depth",
+    "multi_view_depth": "threer.pipelines.depth",
     "query": "threer.pipelines.query",
     "reconstruct": "threer.pipelines.reconstruct",
     "StreamingSession": "threer.pipelines.streaming",
 }
 
 __all__ = [
+    "DepthMap",
     "ReconstructConfig",
     "Scene",
     "StreamingConfig",
     "StreamingSession",
     "ThreerError",
     "load_model",
+    "monocular_depth",
+    "multi_view_depth",
     "query",
     "reconstruct",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,14 @@ def load_image(path: str | Path) -> RGBImage:
     # Damaged files raise nearly anything from inside the decoders.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
         raise SourceError(f"{path} is damaged ({error}); replace or remove it") from error
+
+
+def check_picture(image: Any) -> RGBImage:
+    """An array as a picture. Raises `SourceError` for anything but [H, W, 3] uint8."""
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        raise SourceError(f"a picture must be RGB [H, W, 3] uint8, got {array.dtype} {list(array.shape)}")
+    return array
 
 
 def _register_heic(path: Path) -> None:
