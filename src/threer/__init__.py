@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from threer.io.runs import Scene
     from threer.models import load_model
     from threer.pipelines.depth import DepthMap, monocular_depth, multi_view_depth
+    from threer.pipelines.localization import LocalizedCamera, localize
     from threer.pipelines.query import query
     from threer.pipelines.reconstruct import reconstruct
     from threer.pipelines.streaming import StreamingSession
@@ -29,6 +30,8 @@ _HOME = {
     "ThreerError": "threer.errors",
     "Scene": "threer.io.runs",
     "load_model": "threer.models",
+    "LocalizedCamera": "threer.pipelines.localization",
+    "localize": "threer.pipelines.localization",
     "DepthMap": "threer.pipelines.depth",
     "monocular_depth": "threer.pipelines.depth",
     "multi_view_depth": "threer.pipelines.depth",
@@ -39,12 +42,14 @@ _HOME = {
 
 __all__ = [
     "DepthMap",
+    "LocalizedCamera",
     "ReconstructConfig",
     "Scene",
     "StreamingConfig",
     "StreamingSession",
     "ThreerError",
     "load_model",
+    "localize",
     "monocular_depth",
     "multi_view_depth",
     "query",

@@ -415,6 +415,50 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class LocalizeConfig(SourceConfig):
+    """Settings of `threer localize`. What is said about the lens is about the pictures to be found."""
+
+    camera: Literal["auto", "run", "unknown"] = "auto"
+    """Whose lens took the pictures, if no `intrinsics` are given: the run's, or one of unknown focal length. `auto`
+    takes the run's for pictures of the same size, and an unknown one where that does not fit."""
+    matcher: Literal["sift", "dust3r"] = "sift"
+    """What finds the same points in two pictures: SIFT features (`pip install 'threer[refine]'`), or a network of
+    DUSt3R's kind, which needs its weights."""
+    weights: str | None = None
+    """Weights of the network that matches, as for `reconstruct`."""
+    retrieved: int = 20
+    """So many frames of the run, those that look most alike, are matched with a picture."""
+    threshold: float | None = None
+    """Pixels within which a match agrees with a camera; None takes 0.8 % of the picture's diagonal."""
+    source: Path | None = None
+    """Where the source of the run is, if it has moved."""
+    pictures: Literal["source", "run"] = "source"
+    """Which pictures of the run are matched: those of its source, or the small ones that are kept in the run."""
+    seed: int = 0
+    """Draws the samples of robust estimates."""
+    device: str = "cpu"
+    """`cpu`, `cuda`, `mps` or `auto`: where the network computes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.retrieved < 1:
+            raise ThreerError(f"retrieved must be at least 1 frame, got {self.retrieved}")
+        if self.threshold is not None and not 0 < self.threshold < math.inf:
+            raise ThreerError(f"threshold must be a positive number of pixels, got {self.threshold}")
+        if self.seed < 0:
+            raise ThreerError(f"seed must not be negative, got {self.seed}")
+        if self.weights is not None and self.matcher != "dust3r":
+            raise ThreerError("weights are for a network that matches: give --matcher dust3r as well")
+        for name, known in (
+            ("camera", ("auto", "run", "unknown")),
+            ("matcher", ("sift", "dust3r")),
+            ("pictures", ("source", "run")),
+        ):
+            if getattr(self, name) not in known:
+                raise ThreerError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
 class ReconstructConfig(SourceConfig):
     """Settings of `reconstruct`: which frames to take, and what to do with them."""
 

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from threer.cli.models import models
-from threer.config import AlignmentConfig, MeshConfig, Preset, ReconstructConfig, StreamingConfig
+from threer.config import AlignmentConfig, LocalizeConfig, MeshConfig, Preset, ReconstructConfig, StreamingConfig
 from threer.errors import ThreerError
 
 INTRINSICS = tuple[float, float, float, float] | Path | None
@@ -35,6 +35,7 @@ def run(argv: list[str]) -> int:
                 "demo": demo,
                 "query": query,
                 "mesh": mesh,
+                "localize": localize,
                 "scale": scale,
                 "models": models,
             },
@@ -164,6 +165,31 @@ def scale(
     from threer.cli.scale import scale as command
 
     return command(run, distance=distance, trajectory=trajectory, reset=reset)
+
+
+def localize(
+    run: tyro.conf.Positional[Path],
+    images: tyro.conf.Positional[tuple[str, ...]],
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    config: tyro.conf.OmitArgPrefixes[LocalizeConfig] = LocalizeConfig(),  # noqa: B008 - frozen
+    json: bool = False,
+) -> int:
+    """Find where pictures were taken, in a finished run of any method.
+
+    Each one is found, ambiguous or failed, with the reason; the exit code is 1 if none is found.
+
+    Args:
+        run: Folder of the run.
+        images: Image files, folders, globs in quotes, or videos.
+        out: Folder for localisation.json, cameras.json and trajectory.tum.
+        config: Settings.
+        json: Print the answers as JSON on standard output, and nothing else.
+    """
+    from threer.cli.localize import localize as command
+
+    if not images:
+        raise ThreerError("no picture given: name image files, or a folder of them")
+    return command(run, images, out, config, json=json)
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:

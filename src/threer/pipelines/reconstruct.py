@@ -107,7 +107,7 @@ def reconstruct(
     checkpoint = model.checkpoint
     assert checkpoint is not None
     recorded = {
-        "source": frames.name if frames.live else str(source),  # a stream's address may hold a password
+        "source": frames.name if frames.live else _named(source),  # a stream's address may hold a password
         "fingerprint": frames.fingerprint(),
         "device": device,
         **dataclasses.asdict(config),
@@ -169,6 +169,11 @@ def reconstruct(
             None if rereadable else stopped,
         )
         return _completed(out, saver)
+
+
+def _named(source: str | Path | Sequence[str | Path]) -> str | list[str]:
+    """The source as `open_source` takes it, for whoever needs its pictures again."""
+    return str(source) if isinstance(source, str | Path) else [str(path) for path in source]
 
 
 def _stream(
