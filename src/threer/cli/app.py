@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from threer.cli.data import data
 from threer.cli.models import models
 from threer.config import AlignmentConfig, LocalizeConfig, MeshConfig, Preset, ReconstructConfig, StreamingConfig
 from threer.errors import ThreerError
@@ -38,6 +39,7 @@ def run(argv: list[str]) -> int:
                 "localize": localize,
                 "scale": scale,
                 "models": models,
+                "data": data,
             },
             args=argv,
             prog="threer",
