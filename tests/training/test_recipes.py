@@ -94,8 +94,8 @@ def test_published_switches_are_a_layer_above_ours() -> None:
     assert load_recipe("slam3r-l2w", published=True).objective.noise_from == 1  # type: ignore[union-attr]
     fast = load_recipe("fast3r", published=True)
     assert fast.optimizer.decay_vectors
-    assert fast.data.sources["co3d-sets"].background == 1
-    assert fast.data.sources["habitat-sets"] == load_recipe("fast3r").data.sources["habitat-sets"]
+    assert fast.data.sources["co3d"].background == 1
+    assert fast.data.sources["habitat"] == load_recipe("fast3r").data.sources["habitat"]
 
 
 def test_the_mini_family_shares_an_encoder_and_fits_its_budget() -> None:
