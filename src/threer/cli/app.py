@@ -11,6 +11,7 @@ from rich.console import Console
 
 from threer.cli.data import data
 from threer.cli.models import models
+from threer.cli.train import train
 from threer.config import AlignmentConfig, LocalizeConfig, MeshConfig, Preset, ReconstructConfig, StreamingConfig
 from threer.errors import ThreerError
 
@@ -39,6 +40,7 @@ def run(argv: list[str]) -> int:
                 "localize": localize,
                 "scale": scale,
                 "models": models,
+                "train": train,
                 "data": data,
             },
             args=argv,

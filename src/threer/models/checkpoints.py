@@ -22,7 +22,16 @@ from threer.models.backbone import NetworkConfig
 from threer.models.cut3r import CUT3R, CUT3RConfig
 from threer.models.dust3r import DUSt3R, DUSt3RConfig
 from threer.models.fast3r import Fast3R, Fast3RConfig
-from threer.models.files import CONFIG, WEIGHTS, read_json, read_weights, sha256_of, write_shards
+from threer.models.files import (
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    read_json,
+    read_safetensors,
+    read_weights,
+    sha256_of,
+    write_shards,
+)
 from threer.models.official import Network, detect_family, from_official
 from threer.models.slam3r import SLAM3R, ImageToPoints, LocalToWorld, SLAM3RConfig
 from threer.types import Checkpoint
@@ -193,7 +202,8 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint, shard: int | N
 def load_checkpoint(folder: Path) -> Model:
     """Read what `save_checkpoint` wrote. Raises CheckpointError."""
     model, card = empty_network(folder), read_card(folder)
-    tensors = read_weights(folder).tensors
+    sharded = (folder / INDEX).is_file()
+    tensors = read_weights(folder).tensors if sharded else read_safetensors(folder / WEIGHTS)
     for file, wanted in card.sha256.items():
         if sha256_of(folder / file) != wanted:
             raise CheckpointError(f"{folder / file} is not the file that {CONFIG} describes: its SHA-256 differs")

@@ -33,6 +33,7 @@ def main() -> int:
     add("--save-every", type=float, default=120.0, metavar="SECONDS", help="between two states (default: 120)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting: batch.per_device=8")
     add("--published", action="store_true", help="the original's settings where ours differ")
+    add("--data", type=Path, metavar="FOLDER", help="of the data sets on disk, if the recipe wants any")
     add("--threads", type=int, help="CPU threads")
     add("--dry-run", action="store_true", help="every stage for a few steps, timed; what the run would come to")
     add("--package", type=Path, metavar="FOLDER", help="only copy the result of OUT to FOLDER, as one file")
@@ -47,6 +48,7 @@ def main() -> int:
         precision=a.precision,
         deterministic=a.deterministic,
         save_every=a.save_every,
+        data=a.data,
     )
     try:
         train(

@@ -52,7 +52,7 @@ def _parameters(model: nn.Module, settings: Optimizer) -> tuple[_Some, _Some, _S
             continue
         if settings.name == "muon" and parameter.ndim == 2 and "_head" not in name:
             hidden.append(parameter)
-        elif parameter.squeeze().ndim >= 2:
+        elif sum(size > 1 for size in parameter.shape) >= 2:
             matrices.append(parameter)
         else:
             vectors.append(parameter)

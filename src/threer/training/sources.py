@@ -72,8 +72,15 @@ class Feed:
     lanes   lanes of the global batch, and ``own``, those of this process
     """
 
-    def __init__(self, recipe: Recipe, sources: Mapping[str, Source], world: int, rank: int) -> None:
-        self.recipe, self.sources = recipe, dict(sources)
+    def __init__(
+        self,
+        recipe: Recipe,
+        sources: Mapping[str, Source],
+        world: int,
+        rank: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.recipe, self.sources, self.device = recipe, dict(sources), torch.device(device)
         per_device = recipe.batch.per_device
         self.samples = per_device * world
         self.lanes = lanes_for(world, self.samples)
@@ -111,7 +118,7 @@ class Feed:
             chosen = torch.multinomial(self._shares, self._per_lane, replacement=True, generator=generator)
             counts = torch.bincount(chosen, minlength=len(self._shares)).tolist()
             parts += [
-                source.draw(count, request, lane, generator)
+                source.draw(count, request, lane, generator).to(self.device)
                 for source, count in zip(self.sources.values(), counts, strict=True)
                 if count
             ]

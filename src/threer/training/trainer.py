@@ -60,6 +60,7 @@ class Options:
     precision      "32" or "bf16"; None takes the recipe's, and "32" on the CPU, which is slower with halves
     deterministic  torch's deterministic algorithms
     save_every     seconds between two states on disk
+    data           folder of the data sets on disk, each in a folder of its recipe's name
     """
 
     device: str = "cpu"
@@ -71,6 +72,7 @@ class Options:
     precision: str | None = None
     deterministic: bool = False
     save_every: float = 120.0
+    data: Path | None = None
 
 
 class Trainer:
@@ -344,18 +346,27 @@ class Trainer:
 
     def _make_feed(self, saved: Mapping[str, Any] | None) -> None:
         """The sources of the recipe; generated rooms are rendered here, as many as there are to be by now."""
-        unknown = [name for name in self.recipe.data.sources if name != "synthetic"]
-        if unknown:
-            raise ThreerError(f"recipe {self.recipe.name}: no source {unknown[0]!r} here; known: synthetic")
-        lanes = Feed(self.recipe, {}, self.world, self.rank)
-        plan = PoolPlan(**saved["pool"]) if saved else self._plan(lanes)
-        pool = RoomPool(self.recipe, plan, lanes.lanes, lanes.own, self.device)
-        pool.advance(self.progress.number * lanes.samples)
-        sources: dict[str, Source] = {"synthetic": pool}
-        self.feed, self.plan = Feed(self.recipe, sources, self.world, self.rank), plan
-        self.report(
-            f"{pool.filled * pool.lanes} of {plan.rounds * pool.lanes} generated clips of {pool.frames} frames"
-        )
+        recipe, wanted = self.recipe, self.recipe.data.sources
+        sources: dict[str, Source] = {}
+        self.plan: PoolPlan | None = None
+        for name in wanted:
+            if name == "synthetic":
+                lanes = Feed(recipe, {}, self.world, self.rank)
+                self.plan = PoolPlan(**saved["pool"]) if saved else self._plan(lanes)
+                pool = RoomPool(recipe, self.plan, lanes.lanes, lanes.own, self.device)
+                pool.advance(self.progress.number * lanes.samples)
+                sources[name] = pool
+                clips, most = pool.filled * pool.lanes, self.plan.rounds * pool.lanes
+                self.report(f"{clips} of {most} generated clips of {pool.frames} frames")
+            elif self.options.data is None:
+                raise ThreerError(
+                    f"recipe {recipe.name} needs {name}: name the folder of the data sets with --data"
+                )
+            else:
+                from threer.training.photographs import Photographs  # needs more than generated rooms do
+
+                sources[name] = Photographs(name, recipe, self.options.data)
+        self.feed = Feed(recipe, sources, self.world, self.rank, self.device)
 
     def _plan(self, lanes: Feed) -> PoolPlan:
         """How many clips there are, from the memory that is free and the time that there is."""
@@ -396,7 +407,7 @@ class Trainer:
             "optimizers": [whole_tree(o.state_dict()) for o in self.optimizers],
             "ema": None if self.ema is None else {"count": self.ema.count, "values": whole_tree(self.ema.values)},
             "progress": asdict(self.progress),
-            "pool": asdict(self.plan),
+            "pool": None if self.plan is None else asdict(self.plan),
             "generators": from_all(states.generator_states()),
             "mean_pointmap": self.mean_pointmap,
             "baselines": {name: dict(scores) for name, scores in self.baselines.items()},
