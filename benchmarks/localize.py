@@ -61,7 +61,12 @@ def main() -> int:
         Scene.open(args.out) if args.again else reconstruct([walk.color_path(i) for i in others], args.out, config)
     )
     path = aligned(scene, walk, others)
+    own = [
+        errors(c, walk.c2w[others[i]], path) for c, i in zip(scene.cameras.c2w, scene.table.indices, strict=True)
+    ]
+    own_cm, own_deg = np.nanmedian(np.array(own), axis=0)
     print(f"run       {path.coverage.matched} of {len(others)} frames, ATE {1000 * path.rmse_m:.0f} mm")
+    print(f"          median of its own frames {own_cm:.1f} cm, {own_deg:.2f}°")
     begun = time.process_time()
     settings = LocalizeConfig(pictures=args.pictures, camera=args.camera)
     answers = localize(scene, [walk.color_path(i) for i in queries], settings)
@@ -91,12 +96,7 @@ def aligned(scene: Scene, walk: RgbdWalk, frames: list[int]) -> AteResult:
 
 def score(answer: LocalizedCamera, walk: RgbdWalk, index: int, path: AteResult) -> dict:
     """Position error in centimetres and angle in degrees, infinite where nothing was found."""
-    cm = deg = float("inf")
-    if answer.found:
-        found, truth = path.sim3.apply_to_cameras(answer.c2w[None])[0], walk.c2w[index]
-        cm = 100 * float(np.linalg.norm(found[:3, 3] - truth[:3, 3]))
-        cosine = (np.trace(found[:3, :3].T @ truth[:3, :3]) - 1) / 2
-        deg = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    cm, deg = errors(answer.c2w, walk.c2w[index], path) if answer.found else (float("inf"), float("inf"))
     return {
         "name": answer.name,
         "status": answer.status,
@@ -106,6 +106,15 @@ def score(answer: LocalizedCamera, walk: RgbdWalk, index: int, path: AteResult) 
         "deg": deg,
         "sigma_cm": 100 * path.sim3.scale * answer.position_sigma,
     }
+
+
+def errors(c2w: np.ndarray, truth: np.ndarray, path: AteResult) -> tuple[float, float]:
+    """Centimetres and degrees from the truth, NaN for a camera that was not found."""
+    found = path.sim3.apply_to_cameras(c2w[None])[0]
+    cosine = (np.trace(found[:3, :3].T @ truth[:3, :3]) - 1) / 2
+    return 100 * float(np.linalg.norm(found[:3, 3] - truth[:3, 3])), float(
+        np.degrees(np.arccos(np.minimum(1.0, cosine)))
+    )
 
 
 def made_up(seed: int, size: tuple[int, int]) -> np.ndarray:

@@ -58,6 +58,14 @@ def test_an_unknown_focal_length_makes_the_distance_less_sure() -> None:
     assert axis @ free.covariance[3:, 3:] @ axis > 0.8 * np.trace(free.covariance[3:, 3:])
 
 
+def test_repeated_pixels_tell_nothing_new() -> None:
+    points, pixels, truth = world(60)
+    noisy = pixels + np.random.default_rng(1).normal(size=pixels.shape)
+    once = pose_uncertainty(points, noisy, K, truth)
+    often = pose_uncertainty(np.tile(points, (9, 1)), np.tile(noisy, (9, 1)), K, truth, independent=60)
+    assert often.position_sigma == pytest.approx(once.position_sigma, rel=0.05)
+
+
 def test_what_does_not_determine_a_camera_is_infinitely_unsure() -> None:
     points, pixels, truth = world(60)
     few = pose_uncertainty(points[:3], pixels[:3], K, truth)

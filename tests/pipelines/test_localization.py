@@ -25,6 +25,7 @@ from threer.io.cameras import read_cameras
 from threer.io.frames import to_frame
 from threer.io.images import RGBImage
 from threer.io.runs import RunWriter, Scene
+from threer.io.runs.placing import Placement, place
 from threer.io.sources import open_source
 from threer.io.trajectory import read_tum
 from threer.pipelines.classical.session import FOLDER
@@ -131,6 +132,20 @@ def test_held_back_frames_are_found_in_a_classical_run(clip: Clip, classical: Sc
         np.testing.assert_array_equal(one.c2w, two.c2w)
 
 
+def test_a_run_that_was_brought_to_metres_is_localised_in_there(
+    clip: Clip, classical: Scene, tmp_path: Path
+) -> None:
+    turn = Rotation.from_rotvec([0.1, 0.2, 0.3]).as_matrix()
+    moved = Sim3(3.0, turn, np.array([1.0, 2.0, 3.0]))
+    shutil.copytree(classical.path, tmp_path / "out")
+    placed = place(tmp_path / "out", Placement(moved, "a test"))
+    shown = picture(clip, HELD_BACK[0])
+    (here,), (there,) = localize(classical, shown), localize(placed, shown)
+    np.testing.assert_allclose(there.c2w, moved.apply_to_cameras(here.c2w[None])[0], atol=1e-3)
+    assert there.inliers == pytest.approx(here.inliers, abs=3)  # by the sparse points, not by the dense ones
+    assert there.position_sigma == pytest.approx(3 * here.position_sigma, rel=0.1)
+
+
 def test_a_focal_length_is_found_with_the_pose(clip: Clip, classical: Scene) -> None:
     (answer,) = localize(classical, picture(clip, HELD_BACK[0]), camera="unknown")
     assert (answer.status, answer.lens) == ("found", "estimated")
@@ -211,6 +226,14 @@ def test_the_small_pictures_of_a_run_do_where_its_source_is_gone(
     assert (found.status, failed.status) == ("found", "failed")
     assert errors_of(found, clip, HELD_BACK[0], Sim3(1.0, np.eye(3), np.zeros(3)))[0] < 0.05
     assert (scene.path / SMALL_FOLDER).is_dir()
+
+
+def test_a_mirrored_picture_is_not_found(clip: Clip, source: Path, tmp_path: Path) -> None:
+    scene = dense_run(clip, source, tmp_path / "out")
+    shown = picture(clip, HELD_BACK[0])
+    for answer in localize(scene, [shown[:, ::-1].copy(), shown[::-1].copy()]):
+        assert answer.status != "found"  # though the pattern of a wall agrees with a camera in some places
+        assert np.isnan(answer.c2w).all()
 
 
 def test_a_run_without_a_camera_is_refused(tmp_path: Path) -> None:

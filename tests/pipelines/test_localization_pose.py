@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -36,19 +38,19 @@ def view(
     z = 4 / (1 - slope * x) if flat else rng.uniform(2, 6, count)
     local = np.stack([x * z, y * z, z], axis=1)
     points = local @ c2w[:3, :3].T + c2w[:3, 3]
-    return Correspondences(seen(local, rng), points, np.full(count, frame))
+    return Correspondences(seen(local, rng), points, np.full(count, frame), points - [0, 0, 1] @ c2w[:3, :3].T)
 
 
 def together(*parts: Correspondences) -> Correspondences:
     return Correspondences(
-        *(np.concatenate([getattr(p, n) for p in parts]) for n in ("pixels", "points", "frames"))
+        *(np.concatenate([getattr(p, n) for p in parts]) for n in ("pixels", "points", "frames", "seen_from"))
     )
 
 
 def chance(count: int, seed: int = 0, frame: int = 9) -> Correspondences:
     rng = np.random.default_rng(seed)
     points = rng.uniform((-4, -4, 1), (4, 4, 9), (count, 3))
-    return Correspondences(rng.uniform((0, 0), SIZE, (count, 2)), points, np.full(count, frame))
+    return Correspondences(rng.uniform((0, 0), SIZE, (count, 2)), points, np.full(count, frame), 0 * points)
 
 
 def judge(matches: Correspondences, K: np.ndarray | None = K, **settings: float) -> Judgement:
@@ -70,7 +72,7 @@ def test_a_camera_is_found_among_many_wrong_matches() -> None:
 @pytest.mark.parametrize("unit", [1e-3, 1e3])
 def test_the_unit_of_the_world_does_not_matter(unit: float) -> None:
     matches = together(view(HERE, 60), chance(100))
-    scaled = Correspondences(matches.pixels, unit * matches.points, matches.frames)
+    scaled = Correspondences(matches.pixels, unit * matches.points, matches.frames, unit * matches.seen_from)
     one, other = judge(matches), judge(scaled)
     np.testing.assert_allclose(other.camera.c2w[:3, 3], unit * one.camera.c2w[:3, 3], rtol=1e-5)
     assert other.uncertainty.position_sigma == pytest.approx(unit * one.uncertainty.position_sigma, rel=1e-3)
@@ -111,12 +113,27 @@ def test_what_hardly_determines_a_camera_is_ambiguous() -> None:
 
 def test_matches_in_one_spot_or_with_one_point_do_not_count() -> None:
     rng = np.random.default_rng(0)
-    spot = Correspondences(rng.normal((300, 200), 1.0, (40, 2)), rng.uniform(-1, 1, (40, 3)), np.zeros(40, int))
-    told = judge(spot)
+    points = rng.uniform(-1, 1, (40, 3))
+    told = judge(Correspondences(rng.normal((300, 200), 1.0, (40, 2)), points, np.zeros(40, int), points))
     assert told.status == "failed"
     good = view(HERE, 30)
-    same = Correspondences(good.pixels[:1].repeat(30, 0), good.points[:1].repeat(30, 0), good.frames)
+    same = good[np.zeros(30, int)]
     assert judge(together(same, view(HERE, 8))).status == "failed"
+
+
+def test_a_few_that_agree_among_many_that_do_not_are_ambiguous() -> None:
+    told = judge(together(view(HERE, 20), chance(90)))
+    assert told.status == "ambiguous"
+    assert "things that match agree" in told.why
+    assert judge(together(view(HERE, 20), chance(20))).status == "found"
+
+
+def test_a_mirrored_picture_of_a_wall_is_not_one_taken_through_it() -> None:
+    wall = view(HERE, 80, flat=True)
+    mirrored = dataclasses.replace(wall, pixels=np.array([SIZE[0] - 1, 0]) + [-1, 1] * wall.pixels)
+    told = judge(mirrored)
+    assert told.status == "failed"
+    assert "mirrored" in told.why
 
 
 def test_too_few_matches_say_how_many() -> None:

@@ -24,7 +24,13 @@ class PoseUncertainty:
 
 
 def pose_uncertainty(
-    points: FloatArray, pixels: FloatArray, K: FloatArray, c2w: FloatArray, *, focal_known: bool = True
+    points: FloatArray,
+    pixels: FloatArray,
+    K: FloatArray,
+    c2w: FloatArray,
+    *,
+    focal_known: bool = True,
+    independent: int | None = None,
 ) -> PoseUncertainty:
     """Uncertainty of a camera that was fitted to points and pixels, from how far these miss each other.
 
@@ -32,9 +38,10 @@ def pose_uncertainty(
     pixels       [M, 2]
     K, c2w       the camera
     focal_known  False if one focal length was fitted as well
+    independent  how many of the pixels have errors of their own, if not all: the others repeat them
 
-    Errors are taken for independent from pixel to pixel. Those that points have in common, such as a reconstruction
-    that is bent, are not in it. Infinite where the points do not determine the camera.
+    Errors that points have in common, such as those of a reconstruction that is bent, are not in it. Infinite where
+    the points do not determine the camera.
     """
     local = (points - c2w[:3, 3]) @ c2w[:3, :3]
     depth = np.median(local[:, 2]) if len(local) else np.nan
@@ -55,7 +62,8 @@ def pose_uncertainty(
     values, vectors = np.linalg.eigh(J.T @ J)
     if not values[0] > np.finfo(float).eps * unknowns * values[-1]:
         return nothing
-    moved = ((vectors / values) @ vectors.T)[:6, :6] * variance
+    repeated = len(points) / (independent or len(points))
+    moved = ((vectors / values) @ vectors.T)[:6, :6] * variance * repeated
     change = np.zeros((6, 6))
     change[:3, :3] = np.eye(3)
     change[3:, 3:] = -depth * c2w[:3, :3]  # a shift of the points in the camera's frame moves the camera back

@@ -91,6 +91,7 @@ def _read(queries: Sequence[Query], config: LocalizeConfig) -> Iterator[_Picture
         if not isinstance(query, str | Path):
             try:
                 image = check_picture(query)
+                _check_size(image, config)
                 undistortion = Undistortion.of(config)
                 yield _Picture(f"picture {number}", image if undistortion is None else undistortion(image))
             except SourceError as error:
@@ -107,6 +108,14 @@ def _read(queries: Sequence[Query], config: LocalizeConfig) -> Iterator[_Picture
         else:
             for skipped in source.skipped:
                 yield _Picture(skipped.name, None, skipped.reason)
+
+
+def _check_size(image: RGBImage, config: LocalizeConfig) -> None:
+    """Raises SourceError for a picture that the intrinsics do not hold for, as sources do."""
+    size = image.shape[1], image.shape[0]
+    if config.intrinsics_size is not None and size != tuple(config.intrinsics_size):
+        width, height = config.intrinsics_size
+        raise SourceError(f"the intrinsics hold for pictures of {width}×{height}, and this is {size[0]}×{size[1]}")
 
 
 class _Lenses:

@@ -68,7 +68,7 @@ class SiftMatcher:
 
     def __init__(self, scene: Scene, config: LocalizeConfig, watch: Watch) -> None:
         self._landmarks = open_landmarks(scene, config, watch)
-        self._indices = scene.table.indices
+        self._scene = scene
         self._retrieved = config.retrieved
         positions = self._landmarks.positions
         features = {k: self._landmarks.descriptors(k) for k in positions}
@@ -97,8 +97,8 @@ class SiftMatcher:
             mine, theirs = mutual_matches(descriptors, self._landmarks.descriptors(position))
             known = np.isfinite(points[theirs]).all(axis=1)
             mine, theirs = mine[known], theirs[known]
-            parts.append((pixels[mine], points[theirs], np.full(len(mine), self._indices[position])))
-        return _pooled_matches(parts)
+            parts.append((pixels[mine], points[theirs], np.full(len(mine), position)))
+        return _pooled_matches(self._scene, parts)
 
 
 class PairMatcher:
@@ -142,7 +142,7 @@ class PairMatcher:
                 self._match_with(frame, view, self._positions[row])
                 for row in np.argsort(-likeness, kind="stable")[: self._retrieved]
             ]
-        return _pooled_matches(parts, MOST_MATCHES, self._seed)
+        return _pooled_matches(self._scene, parts, MOST_MATCHES, self._seed)
 
     def _match_with(self, frame: Frame, view: View, position: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         other = self._frames[position]
@@ -154,8 +154,7 @@ class PairMatcher:
         theirs = found.pixels_b @ other.to_original[:, :2].T + other.to_original[:, 2]
         points = points_at(self._scene.frame(position), theirs, small=self._small)
         known = np.isfinite(points).all(axis=1)
-        index = np.full(int(known.sum()), self._scene.table.indices[position])
-        return pixels[known], points[known], index
+        return pixels[known], points[known], np.full(int(known.sum()), position)
 
     def _index(self, watch: Watch) -> FloatArray:
         """[N, C] pooled tokens of the frames."""
@@ -209,15 +208,18 @@ def mutual_matches(
 
 
 def _pooled_matches(
-    parts: Sequence[tuple[FloatArray, FloatArray, Any]], most: int | None = None, seed: int = 0
+    scene: Scene, parts: Sequence[tuple[FloatArray, FloatArray, Any]], most: int | None = None, seed: int = 0
 ) -> Correspondences:
     """All matches together, each pair of pixel and point once; of more than ``most`` as many at random."""
-    pixels, points, frames = (np.concatenate([part[k] for part in parts]) for k in range(3))
+    pixels, points, positions = (np.concatenate([part[k] for part in parts]) for k in range(3))
     _, first = np.unique(np.hstack([pixels, points]), axis=0, return_index=True)
     rows = np.sort(first)
     if most is not None and len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    return Correspondences(pixels[rows], points[rows], frames[rows].astype(np.int64))
+    positions = positions[rows].astype(np.int64)
+    return Correspondences(
+        pixels[rows], points[rows], scene.table.indices[positions], scene.cameras.c2w[positions, :3, 3]
+    )
 
 
 def _pool(view: View) -> FloatArray:

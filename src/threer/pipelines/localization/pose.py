@@ -23,9 +23,14 @@ PLAUSIBLE_FOCAL = (0.3, 5.0)
 FOCAL_GUESS = 1.2
 FOCALS_TRIED = 21
 LEAST_INLIERS = 12
+SURE, SURE_SHARE = 2.5, 1 / 3
+"""Fewer inliers than so many times the least must be this share of what was matched, or they may be chance: things
+that repeat themselves, like wallpaper and chairs, agree on a camera here and there."""
 LEAST_CELLS = 6
 """Inliers must lie in so many cells of a grid over the picture: in one spot, any far camera fits any points."""
 GRID = 12
+MOST_BEHIND = 0.5
+"""Share of the inliers that may be seen under more than a right angle to how the run saw them."""
 MOST_POSITION_SIGMA = 0.1
 """In units of the inliers' median depth."""
 MOST_ROTATION_SIGMA_DEG = 5.0
@@ -42,17 +47,19 @@ class Correspondences:
     pixels  [M, 2] of the original picture, centres at integers
     points  [M, 3] world
     frames  [M] index of the frame that each was matched with
+    seen_from  [M, 3] where that frame's camera is
     """
 
     pixels: FloatArray
     points: FloatArray
     frames: npt.NDArray[np.int64]
+    seen_from: FloatArray
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, rows: npt.NDArray[Any]) -> Correspondences:
-        return Correspondences(self.pixels[rows], self.points[rows], self.frames[rows])
+        return Correspondences(self.pixels[rows], self.points[rows], self.frames[rows], self.seen_from[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +102,7 @@ def find_camera(
     size         (W, H) of the picture
     K            [3, 3], or None to find one focal length as well, with the principal point in the middle
     threshold    pixels within which a match agrees
-    least        inliers below which it is chance
+    least        inliers, those that lie together counted once, below which it is chance
     least_share  of the matches with one frame at least, which must agree
     """
     if len(matches) < least:
@@ -104,7 +111,11 @@ def find_camera(
     if best is None:
         return Judgement("failed", f"no camera agrees with any of the {len(matches)} matches")
     agreeing = matches[best.inliers]
-    distinct = min(len(np.unique(agreeing.pixels, axis=0)), len(np.unique(agreeing.points, axis=0)))
+    behind = ((agreeing.points - best.c2w[:3, 3]) * (agreeing.points - agreeing.seen_from)).sum(axis=1) <= 0
+    if behind.mean() > MOST_BEHIND:  # a mirrored picture of a wall is what one would see through it
+        why = f"the camera that {best.count} matches agree on would see them from behind: is the picture mirrored?"
+        return Judgement("failed", why, best)
+    distinct = _distinct(agreeing, best, 2 * threshold)
     if distinct < least:
         why = f"only {distinct} of {len(matches)} matches agree on a camera, {least} are needed: another place?"
         return Judgement("failed", why, best)
@@ -116,11 +127,17 @@ def find_camera(
     if share < least_share:
         why = f"at most {share:.0%} of the matches with one frame agree on a camera: another place?"
         return Judgement("failed", why, best)
+    matched = _distinct(matches, best, 2 * threshold)
+    if distinct < min(SURE * least, SURE_SHARE * matched):
+        why = f"only {distinct} of {matched} things that match agree on a camera: that may be chance"
+        return Judgement("ambiguous", why, best)
     focal = float(best.K[0, 0]) / max(size)
     if not PLAUSIBLE_FOCAL[0] <= focal <= PLAUSIBLE_FOCAL[1]:
         why = f"a focal length of {focal:.2f} image sides is not plausible: give --intrinsics"
         return Judgement("failed", why, best)
-    known = pose_uncertainty(agreeing.points, agreeing.pixels, best.K, best.c2w, focal_known=K is not None)
+    known = pose_uncertainty(
+        agreeing.points, agreeing.pixels, best.K, best.c2w, focal_known=K is not None, independent=distinct
+    )
     if (
         known.position_sigma > MOST_POSITION_SIGMA * best.depth
         or known.rotation_sigma_deg > MOST_ROTATION_SIGMA_DEG
@@ -135,6 +152,16 @@ def find_camera(
         why = f"two places fit, with {best.count} and {other.count} matches"
         return Judgement("ambiguous", why, best, known)
     return Judgement("found", "", best, known)
+
+
+def _distinct(matches: Correspondences, camera: Candidate, pixels: float) -> int:
+    """How many matches there are when those within so many pixels count once, in the picture and in the world.
+
+    What a pixel shows matches with many frames, whose points for it differ a little: that is one witness.
+    """
+    side = pixels * camera.depth / camera.K[0, 0]
+    cells = matches.pixels / pixels, matches.points / side
+    return min(len(np.unique(np.floor(cell).astype(np.int64), axis=0)) for cell in cells)
 
 
 def _apart(a: Candidate, b: Candidate) -> bool:
