@@ -1,0 +1,150 @@
+"""A graph of similarities: frames chained to their neighbours, and loops that bring the ends of the chain together.
+
+Strasdat et al. 2010 (scale drifts as well, so edges are similarities) on GTSAM, with graduated non-convexity
+(Yang et al. 2020) to take away the say of loops that contradict the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from threer.errors import ThreerError
+from threer.types import FloatArray, Sim3
+
+LEAST_STEP = np.array([np.radians(0.1)] * 3 + [0.01] * 3 + [0.002])
+"""Standard deviation of a step from frame to frame that counts as known exactly: rotation in radians, translation
+in median steps, log scale."""
+PROBABILITY = 0.99
+"""Of a true loop to be kept."""
+FIXED = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """What was measured between two nodes.
+
+    relative    moves coordinates of node ``second`` into those of ``first``
+    covariance  [7, 7] of its error in the coordinates of ``second``: rotation (radians), translation, log scale
+    """
+
+    first: int
+    second: int
+    relative: Sim3
+    covariance: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Closed:
+    """poses: where each node is now. trusted [L]: the loops that had a say."""
+
+    poses: list[Sim3]
+    trusted: npt.NDArray[np.bool_]
+
+
+def gtsam() -> ModuleType:
+    """The module. Raises ThreerError, with the command that installs it, where it is missing or too old."""
+    try:
+        module = import_module("gtsam")
+    except ImportError:
+        raise ThreerError("closing loops needs GTSAM: pip install 'threer[refine]'") from None
+    if not hasattr(module, "BetweenFactorSimilarity3"):
+        raise ThreerError("closing loops needs GTSAM 4.3 or newer: pip install -U 'threer[refine]'")
+    return module
+
+
+def close(poses: Sequence[Sim3], loops: Sequence[Edge]) -> Closed:
+    """Spread the disagreement between a chain of ``poses`` (node to world) and ``loops`` over the chain.
+
+    The first node stays. Where loops disagree with each other those that most agree with are kept. How far the
+    chain may be bent follows from how far the loops find it off: the run itself does not know how much it drifts.
+    Without loops the poses are given back as they are.
+    """
+    if not loops:
+        return Closed(list(poses), np.zeros(0, bool))
+    library = gtsam()
+    steps = [between(poses[k], poses[k + 1]) for k in range(len(poses) - 1)]
+    sigmas = step_sigmas(poses, loops)
+    graph, start = library.NonlinearFactorGraph(), library.Values()
+    fixed = library.noiseModel.Isotropic.Sigma(7, FIXED)
+    graph.add(library.PriorFactorSimilarity3(0, _theirs(poses[0]), fixed))
+    step_noise = library.noiseModel.Diagonal.Sigmas(sigmas)
+    for k, step in enumerate(steps):
+        graph.add(library.BetweenFactorSimilarity3(k, k + 1, _theirs(step), step_noise))
+    for edge in loops:
+        noise = library.noiseModel.Gaussian.Covariance(edge.covariance)
+        graph.add(library.BetweenFactorSimilarity3(edge.first, edge.second, _theirs(edge.relative), noise))
+    for k, pose in enumerate(poses):
+        start.insert(k, _theirs(pose))
+
+    settings = library.GncLMParams(library.LevenbergMarquardtParams())
+    settings.setKnownInliers(list(range(len(poses))))  # the prior and the chain
+    search = library.GncLMOptimizer(graph, start, settings)
+    search.setInlierCostThresholdsAtProbability(PROBABILITY)
+    found = search.optimize()
+    weights = np.asarray(search.getWeights())[len(poses) :]
+    return Closed([_ours(found.atSimilarity3(k)) for k in range(len(poses))], weights > 0.5)
+
+
+def step_sigmas(poses: Sequence[Sim3], loops: Sequence[Edge]) -> FloatArray:
+    """[7] standard deviation of one step of the chain, as the median loop finds it.
+
+    Errors of n steps add up to √n times that of one. The least are `LEAST_STEP`.
+    """
+    library = gtsam()
+    centres = np.array([pose.t for pose in poses])
+    length = float(np.median(np.linalg.norm(np.diff(centres, axis=0), axis=1))) or 1.0
+    off = []
+    for edge in loops:
+        chain = between(poses[edge.first], poses[edge.second])
+        error = library.Similarity3.Logmap(_theirs(edge.relative.inverse().after(chain)))
+        off.append(np.abs(error) / np.sqrt(max(1, abs(edge.second - edge.first))))
+    per_step = np.asarray(off)
+    rotation = float(np.median(np.linalg.norm(per_step[:, :3], axis=1)))
+    translation = float(np.median(np.linalg.norm(per_step[:, 3:6], axis=1)))
+    least = LEAST_STEP * np.array([1, 1, 1, length, length, length, 1])
+    measured = np.array([rotation] * 3 + [translation] * 3 + [float(np.median(per_step[:, 6]))])
+    return np.asarray(np.maximum(measured, least))
+
+
+def between(first: Sim3, second: Sim3) -> Sim3:
+    """What moves coordinates of ``second`` into those of ``first``; both are node to world."""
+    return first.inverse().after(second)
+
+
+def interpolate(positions: Sequence[int], known: Sequence[Sim3], count: int) -> list[Sim3]:
+    """A similarity for each of 0 … count - 1 from those ``known`` at ascending ``positions``.
+
+    Between two of them along the geodesic; beyond the first and last they stay. Known ones come back as they are.
+    """
+    library = gtsam()
+    out = []
+    for k in range(count):
+        after = int(np.searchsorted(positions, k))
+        if after < len(positions) and positions[after] == k:
+            out.append(known[after])
+        elif after in (0, len(positions)):
+            out.append(known[min(after, len(positions) - 1)])
+        else:
+            low, high = known[after - 1], known[after]
+            share = (k - positions[after - 1]) / (positions[after] - positions[after - 1])
+            way = library.Similarity3.Logmap(_theirs(between(low, high)))
+            out.append(low.after(_ours(library.Similarity3.Expmap(share * way))))
+    return out
+
+
+def _theirs(sim3: Sim3) -> Any:
+    """GTSAM's similarity is X' = scale · (R X + t)."""
+    library = gtsam()
+    return library.Similarity3(library.Rot3(np.asarray(sim3.R, np.float64)), sim3.t / sim3.scale, sim3.scale)
+
+
+def _ours(sim3: Any) -> Sim3:
+    scale = float(sim3.scale())
+    return Sim3(scale, np.asarray(sim3.rotation().matrix()), scale * np.asarray(sim3.translation()))
