@@ -59,7 +59,9 @@ def test_a_run_leaves_log_pictures_state_and_weights(finished: Path) -> None:
     columns = [sheet[:90, k * 114 + 10 : k * 114 + 90] for k in range(4)]
     assert all(column.std() > 5 for column in columns[:3]), "image, depth and true depth show something"
     assert not np.array_equal(columns[1], columns[2])
-    assert sorted(p.name for p in finished.iterdir()) == ["log.csv", "pictures", "state.pt", "weights"]
+    assert sorted(p.name for p in finished.iterdir()) == ["curves", "log.csv", "pictures", "state.pt", "weights"]
+    (curves,) = (finished / "curves").iterdir()
+    assert b"val_abs_rel" in curves.read_bytes()
 
 
 def test_weights_come_in_small_files_with_a_card(finished: Path) -> None:

@@ -90,18 +90,22 @@ def package(run: Path, recipe: Recipe, destination: Path) -> None:
 
 def _card(parameters: int, recipe: Recipe, progress: Progress, scores: Mapping[str, Scores], compute: str) -> str:
     width, height = recipe.resolution.sizes[0]
+    batch, fov = recipe.batch, recipe.synthetic.fov
     low, high = recipe.views.count
     views = f"{low}" if low == high else f"{low}–{high}"
     sources = ", ".join(f"{share:.0%} {name}" for name, share in recipe.data.shares().items())
+    rooms = ""
+    if "synthetic" in recipe.data.sources:
+        rooms = f"; synthetic: rooms of `threer.data.synthetic`, field of view {fov[0]:g}–{fov[1]:g}°"
+    if set(recipe.data.sources) == {"synthetic"}:
+        rooms += ", no photograph and no recording of any kind"
     trained = max(progress.seconds - progress.begun, 1e-9)
-    batch, fov = recipe.batch, recipe.synthetic.fov
     text = f"""# {recipe.name}
 
 {recipe.description}: {parameters / 1e6:.1f} M parameters, {width}×{height} pixels, trained by this project. \
 Licence: {LICENCE}. Weights in float16.
 
-* **Data**: {sources}. `synthetic` is rooms from `threer.data.synthetic`, field of view \
-{fov[0]:g}–{fov[1]:g}°: no photograph and no recording of any kind.
+* **Data**: {sources}{rooms}.
 * **Recipe**: `{recipe.name}`, objective `{recipe.objective_name}`, seed {recipe.seed}; {views} views a \
 sample, batch {batch.per_device} a device × {batch.accumulate}, {recipe.optimizer.name}.
 * **Compute**: {compute}; {progress.seconds / 60:.1f} minutes, {progress.step} steps, {progress.samples} samples \

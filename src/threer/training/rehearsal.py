@@ -11,6 +11,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from threer.training.device import timed
+from threer.training.pool import RoomPool
 from threer.training.recipes.recipe import Recipe
 from threer.training.trainer import Options, Trainer
 
@@ -46,9 +47,10 @@ def rehearse(recipe: Recipe, folder: Path, options: Options, console: Console) -
             again.step(batches)
 
     seconds = timed(again.device, steps) / STEPS
-    pool = again.feed.sources["synthetic"]
-    rendering = timed(again.device, pool.render_round)  # type: ignore[attr-defined]
-    rendered = len(pool.own) / rendering  # type: ignore[attr-defined]
+    pool = again.feed.sources.get("synthetic")
+    rendered = None
+    if isinstance(pool, RoomPool):
+        rendered = len(pool.own) / timed(again.device, pool.render_round)
     again.run()
 
     samples = recipe.batch.per_device * recipe.batch.accumulate * again.world
@@ -61,12 +63,17 @@ def rehearse(recipe: Recipe, folder: Path, options: Options, console: Console) -
     table.add_row("samples", f"{samples / seconds:.1f} a second")
     share = counted * again.world / seconds / (again.machine.rate * again.world)
     table.add_row("share of the device's matrix product", f"{share:.1%} ({counted / 1e9:.1f} Gflop a step)")
-    frames = rendered * pool.frames  # type: ignore[attr-defined]
-    table.add_row("rendering", f"{rendered:.1f} clips, {frames:.0f} frames a second")
-    wanted = samples / seconds / recipe.synthetic.reuse
-    table.add_row("of which training uses up", f"{wanted:.2f} clips a second ({wanted / rendered:.1%} of the time)")
+    busy = 0.0
+    if rendered is not None:
+        frames = rendered * recipe.synthetic.frames
+        table.add_row("rendering", f"{rendered:.1f} clips, {frames:.0f} frames a second")
+        wanted = samples / seconds / recipe.synthetic.reuse
+        busy = recipe.synthetic.render_share + wanted / rendered
+        table.add_row(
+            "of which training uses up", f"{wanted:.2f} clips a second ({wanted / rendered:.1%} of the time)"
+        )
     if minutes is not None:
-        training = minutes * 60 * (1 - recipe.synthetic.render_share) / (1 + wanted / rendered)
+        training = minutes * 60 / (1 + busy)
         table.add_row(f"projected for {minutes:g} minutes", f"{training * samples / seconds:,.0f} samples")
     if again.rank == 0:
         console.print(table)
