@@ -111,13 +111,13 @@ def find_camera(
     if best is None:
         return Judgement("failed", f"no camera agrees with any of the {len(matches)} matches")
     agreeing = matches[best.inliers]
-    behind = ((agreeing.points - best.c2w[:3, 3]) * (agreeing.points - agreeing.seen_from)).sum(axis=1) <= 0
-    if behind.mean() > MOST_BEHIND:  # a mirrored picture of a wall is what one would see through it
-        why = f"the camera that {best.count} matches agree on would see them from behind: is the picture mirrored?"
-        return Judgement("failed", why, best)
     distinct = _distinct(agreeing, best, 2 * threshold)
     if distinct < least:
         why = f"only {distinct} of {len(matches)} matches agree on a camera, {least} are needed: another place?"
+        return Judgement("failed", why, best)
+    behind = ((agreeing.points - best.c2w[:3, 3]) * (agreeing.points - agreeing.seen_from)).sum(axis=1) <= 0
+    if behind.mean() > MOST_BEHIND:  # a mirrored picture of a wall is what one would see through it
+        why = f"the camera that {best.count} matches agree on would see them from behind: is the picture mirrored?"
         return Judgement("failed", why, best)
     cells = len(np.unique((agreeing.pixels * GRID / max(size)).astype(int), axis=0))
     if cells < LEAST_CELLS:
