@@ -14,7 +14,7 @@ from threer.cli.app import run
 from threer.errors import ReconstructionError, RunError, ThreerError
 from threer.io.cameras import read_cameras
 from threer.io.ply import read_ply
-from threer.io.runs import RunWriter, Scene
+from threer.io.runs import RunWriter, Scene, placing
 from threer.io.runs.placing import Placement, place, unplace
 from threer.io.trajectory import read_tum, write_tum
 from threer.pipelines.scaling import from_distance, from_trajectory, marked_point
@@ -111,6 +111,48 @@ def test_it_can_be_done_again_and_undone(scene):
     assert "placement" not in Scene.open(scene.path).report
     with pytest.raises(RunError, match="nothing to undo"):
         unplace(scene.path)
+
+
+@pytest.mark.parametrize("last", ["write_cameras", "write_tum", "write_ply"])
+def test_what_is_cut_off_is_put_right_by_doing_it_again(scene, monkeypatch, last):
+    files = ("run.json", "cameras.json", "trajectory.tum", "points.ply", "report.json")
+    before = {name: (scene.path / name).read_bytes() for name in files}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    twice = Placement(Sim3(2.0, np.eye(3), np.zeros(3)), "a guess")
+    with monkeypatch.context() as patched:
+        patched.setattr(placing, last, stop)
+        with pytest.raises(KeyboardInterrupt):
+            place(scene.path, twice)
+    place(scene.path, Placement(Sim3(1.0, np.eye(3), np.zeros(3)), "the same distance, which is right by now"))
+    for file in (read_cameras(scene.path / "cameras.json").cameras, read_tum(scene.path / "trajectory.tum")):
+        np.testing.assert_allclose(file.c2w[:, :3, 3], 2 * scene.cameras.c2w[:, :3, 3], atol=1e-6)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(placing, last, stop)
+        with pytest.raises(KeyboardInterrupt):
+            unplace(scene.path)
+    unplace(scene.path)
+    for name in files:
+        told = (scene.path / name).read_bytes()
+        assert json.loads(told) == json.loads(before[name]) if name.endswith("json") else told == before[name], name
+
+
+def test_a_mesh_of_another_size_does_not_stay(scene, capsys):
+    for arguments in (["--trajectory", str(scene.path / "truth.tum")], ["--reset"]):
+        write_tum(scene.path / "truth.tum", truth())
+        (scene.path / "mesh.ply").write_bytes(b"of the scale of before")
+        assert run(["scale", str(scene.path), *arguments]) == 0
+        assert not (scene.path / "mesh.ply").exists()
+        assert "make it again" in capsys.readouterr().err
+
+
+def test_overwriting_a_run_takes_its_mesh_along(scene):
+    (scene.path / "mesh.ply").write_bytes(b"of the run of before")
+    rendered_runs.write(scene.path, rendered_runs.updates()[:1], overwrite=True)
+    assert not (scene.path / "mesh.ply").exists()
 
 
 def test_between_pixels_of_a_surface_points_are_mixed(scene):

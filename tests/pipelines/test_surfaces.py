@@ -119,3 +119,17 @@ def test_command(tmp_path, room, capsys):
     assert run(["mesh", str(tmp_path)]) == 1
     assert "is not a run folder" in capsys.readouterr().err
     assert run(["mesh", str(room.path), "--keep", "2"]) != 0
+
+
+def test_a_bad_place_for_the_mesh_is_told_before_the_work(tmp_path, room, capsys, monkeypatch):
+    monkeypatch.setattr("threer.cli.mesh.surface", lambda *_: pytest.fail("the work was done for nothing"))
+    cloud = (room.path / "points.ply").read_bytes()
+    (tmp_path / "folder.ply").mkdir()
+    for out, words in (
+        (tmp_path / "none" / "room.ply", "there is no folder"),
+        (tmp_path / "folder.ply", "is a folder"),
+        (room.path / "points.ply", "is the cloud of the run"),
+    ):
+        assert run(["mesh", str(room.path), "-o", str(out)]) == 1
+        assert words in " ".join(capsys.readouterr().err.split())
+    assert (room.path / "points.ply").read_bytes() == cloud

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from threer.errors import ThreerError
 from threer.io.runs import Scene
+from threer.io.runs.layout import MESH
 from threer.io.runs.placing import place, unplace
 from threer.io.trajectory import read_tum
 from threer.pipelines.scaling import Mark, from_distance, from_trajectory
@@ -18,6 +19,7 @@ def scale(run: Path, *, distance: tuple[str, str, float] | None, trajectory: Pat
     if (distance is not None) + (trajectory is not None) + reset != 1:
         raise ThreerError("say what is known: give one of --distance, --trajectory, or --reset")
     console = Console(stderr=True)
+    had_mesh = (run / MESH).is_file()
     if reset:
         unplace(run)
         lines = [("scale", "as it was reconstructed")]
@@ -31,6 +33,8 @@ def scale(run: Path, *, distance: tuple[str, str, float] | None, trajectory: Pat
             placement = from_trajectory(scene, read_tum(trajectory))
         place(run, placement)
         lines = [("scale", f"× {placement.sim3.scale:.6g}, now in metres"), ("from", placement.source)]
+    if had_mesh:
+        lines.append(("note", f"{MESH} had the scale of before and is gone: make it again with `threer mesh`"))
     for name, text in [*lines, ("run", str(run))]:
         console.print(f"{name:<9}{text}", highlight=False, markup=False, soft_wrap=True)
     return 0

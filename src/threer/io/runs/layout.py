@@ -23,6 +23,7 @@ CAMERAS = "cameras.json"
 TRAJECTORY = "trajectory.tum"
 POINTS = "points.ply"
 PREVIEW = "preview.png"
+MESH = "mesh.ply"  # on demand, of the frames and the scale that were there then
 MODEL_STATE = "state.safetensors"  # what a recurrent network remembers of the scene
 FRAMES = "frames"
 RESUME = "resume"

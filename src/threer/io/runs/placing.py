@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from threer.errors import RunError
-from threer.io.atomic import write_json
+from threer.io.atomic import os_errors_as_run_errors, write_json
 from threer.io.cameras import write_cameras
 from threer.io.ply import write_ply
 from threer.io.runs import layout
@@ -29,31 +29,36 @@ class Placement:
 def place(path: Path, placement: Placement) -> Scene:
     """Make the coordinates of the complete run in ``path`` metres. Its frames on disk stay; `unplace` undoes it.
 
-    `run.json` is replaced first and decides; then cameras, trajectory, cloud and report follow. If that is cut off,
-    doing either again puts them right. Raises `RunError` for a run that is not complete or cannot be written.
+    A mesh that was made in the folder goes: it is of another size. `run.json` is replaced next and decides; then
+    cameras, trajectory, cloud and report follow. If that is cut off, doing either again puts them right. Raises
+    `RunError` for a run that is not complete or cannot be written.
     """
-    scene = _complete(path)
-    before = scene.placement
-    sim3 = placement.sim3 if before is None else placement.sim3.after(before)
-    run = dict(read_run(path) or {})
-    said = {
-        "scale": sim3.scale,
-        "R": sim3.R,
-        "t": sim3.t,
-        "source": placement.source,
-        "metric_before": run.get(PLACEMENT, {}).get("metric_before", run["metric"]),
-    }
-    return _rewrite(path, {**run, "metric": True, PLACEMENT: said})
+    _complete(path)  # before anything is made in its folder, a lock included
+    with lock_folder(path):
+        before = _complete(path).placement
+        sim3 = placement.sim3 if before is None else placement.sim3.after(before)
+        run = dict(read_run(path) or {})
+        said = {
+            "scale": sim3.scale,
+            "R": sim3.R,
+            "t": sim3.t,
+            "source": placement.source,
+            "metric_before": run.get(PLACEMENT, {}).get("metric_before", run["metric"]),
+        }
+        return _rewrite(path, {**run, "metric": True, PLACEMENT: said})
 
 
 def unplace(path: Path) -> Scene:
     """Give a run the coordinates back in which it was reconstructed. Raises `RunError`, as `place` does."""
     _complete(path)
-    run = dict(read_run(path) or {})
-    if PLACEMENT not in run:
-        raise RunError(f"{path} has the coordinates in which it was reconstructed: there is nothing to undo")
-    metric = run.pop(PLACEMENT)["metric_before"]
-    return _rewrite(path, {**run, "metric": metric})
+    with lock_folder(path):
+        half_done = PLACEMENT in _complete(path).report  # which is written last
+        run = dict(read_run(path) or {})
+        if PLACEMENT in run:
+            run["metric"] = run.pop(PLACEMENT)["metric_before"]
+        elif not half_done:
+            raise RunError(f"{path} has the coordinates in which it was reconstructed: there is nothing to undo")
+        return _rewrite(path, run)
 
 
 def _complete(path: Path) -> Scene:
@@ -66,17 +71,18 @@ def _complete(path: Path) -> Scene:
 
 
 def _rewrite(path: Path, run: Mapping[str, Any]) -> Scene:
-    with lock_folder(path):
-        write_json(path / layout.RUN, run)
-        scene = Scene.open(path)
-        write_cameras(path / layout.CAMERAS, scene.table)
-        write_tum(path / layout.TRAJECTORY, scene.trajectory)
-        store = run.get("store", {})
-        keep, budget = store.get("keep", 0.7), store.get("cloud_budget", 2_000_000)
-        write_ply(path / layout.POINTS, scene.cloud(keep, budget, normals=store.get("normals", False)))
-        report = {name: value for name, value in scene.report.items() if name != PLACEMENT}
-        if PLACEMENT in run:
-            said = run[PLACEMENT]
-            report[PLACEMENT] = {"metric": True, "scale": said["scale"], "source": said["source"]}
-        write_json(path / layout.REPORT, report)
+    with os_errors_as_run_errors(path / layout.MESH):
+        (path / layout.MESH).unlink(missing_ok=True)
+    write_json(path / layout.RUN, run)
+    scene = Scene.open(path)
+    write_cameras(path / layout.CAMERAS, scene.table)
+    write_tum(path / layout.TRAJECTORY, scene.trajectory)
+    store = run.get("store", {})
+    keep, budget = store.get("keep", 0.7), store.get("cloud_budget", 2_000_000)
+    write_ply(path / layout.POINTS, scene.cloud(keep, budget, normals=store.get("normals", False)))
+    report = {name: value for name, value in scene.report.items() if name != PLACEMENT}
+    if PLACEMENT in run:
+        said = run[PLACEMENT]
+        report[PLACEMENT] = {"metric": True, "scale": said["scale"], "source": said["source"]}
+    write_json(path / layout.REPORT, report)
     return scene

@@ -37,6 +37,7 @@ _PRODUCTS = (
     layout.TRAJECTORY,
     layout.POINTS,
     layout.PREVIEW,
+    layout.MESH,
     layout.MODEL_STATE,
 )
 
