@@ -459,6 +459,32 @@ class LocalizeConfig(SourceConfig):
 
 
 @dataclass(frozen=True)
+class RefineConfig:
+    """Settings of `refine`."""
+
+    source: Path | None = None
+    """Where the source of the run is, if it has moved."""
+    pictures: Literal["source", "run"] = "source"
+    """Which pictures are matched: those of the source, or the small ones that are kept in the run, which is less
+    exact."""
+    all_pairs_up_to: int = 200
+    """So many pictures are all compared with each other; of more, each with some in time and `similar` ones."""
+    similar: int = 20
+    """Pictures that each one is compared with because they look alike, where not all pairs are."""
+    overwrite: bool = False
+    """Replace an earlier refined run."""
+    seed: int = 0
+    """Draws the samples of robust estimates, and the points that are held back for the verdict."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("all_pairs_up_to", 2), ("similar", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ThreerError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.pictures not in ("source", "run"):
+            raise ThreerError(f"pictures must be source or run, got {self.pictures!r}")
+
+
+@dataclass(frozen=True)
 class ReconstructConfig(SourceConfig):
     """Settings of `reconstruct`: which frames to take, and what to do with them."""
 
@@ -483,6 +509,8 @@ class ReconstructConfig(SourceConfig):
     """Share of each frame's points, by confidence, that goes into the cloud."""
     normals: bool = False
     """Give the points of the cloud normals."""
+    refine: bool = False
+    """Refine the finished run, as `threer refine` does; the result is in its folder `refined`."""
     overwrite: bool = False
     """Replace a finished run in the output folder."""
     resume: bool = False

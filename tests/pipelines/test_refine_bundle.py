@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from threer.pipelines.refine.bundle import adjust
+from threer.pipelines.refine.bundle import adjust, same_world
 from threer.pipelines.refine.observations import gather, without_doubtful
 from threer.pipelines.refine.triangulation import triangulate
 from threer.pipelines.refine.verdict import follow, judge, robust_epipolar_error
+from threer.types import Sim3
 from tracked_scene import tracked_scene
 
 pytest.importorskip("pycolmap")
@@ -105,6 +107,17 @@ def test_garbage_is_rejected_with_a_reason() -> None:
     seen, held = gather({}, scene.pixels)
     nothing = judge(adjust(seen, start, scene.K), seen, held, start, scene.K)
     assert nothing.why == "no point is seen in two pictures"
+
+
+def test_the_world_stays_even_along_a_straight_path() -> None:
+    scene = tracked_scene(views=8)
+    line = scene.c2w.copy()
+    line[:, 1:3, 3] = 0
+    back = same_world(line, line)
+    assert np.allclose(back.R, np.eye(3))
+    turned = Sim3(2.0, Rotation.from_rotvec([0.5, 0.2, 0]).as_matrix(), np.array([1.0, 2, 3]))
+    found = same_world(turned.apply_to_cameras(line), line)
+    assert np.allclose(found.apply_to_cameras(turned.apply_to_cameras(line)), line)
 
 
 def test_another_path_is_rejected() -> None:

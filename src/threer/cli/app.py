@@ -12,7 +12,15 @@ from rich.console import Console
 from threer.cli.data import data
 from threer.cli.models import models
 from threer.cli.train import train
-from threer.config import AlignmentConfig, LocalizeConfig, MeshConfig, Preset, ReconstructConfig, StreamingConfig
+from threer.config import (
+    AlignmentConfig,
+    LocalizeConfig,
+    MeshConfig,
+    Preset,
+    ReconstructConfig,
+    RefineConfig,
+    StreamingConfig,
+)
 from threer.errors import ThreerError
 
 INTRINSICS = tuple[float, float, float, float] | Path | None
@@ -37,6 +45,7 @@ def run(argv: list[str]) -> int:
                 "demo": demo,
                 "query": query,
                 "mesh": mesh,
+                "refine": refine,
                 "localize": localize,
                 "scale": scale,
                 "models": models,
@@ -149,6 +158,25 @@ def mesh(
     from threer.cli.mesh import mesh as command
 
     return command(run, out or run / "mesh.ply", config)
+
+
+def refine(
+    run: tyro.conf.Positional[Path],
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    config: tyro.conf.OmitArgPrefixes[RefineConfig] = RefineConfig(),  # noqa: B008 - frozen
+) -> int:
+    """Adjust cameras and depths of a finished run, of any method, to features seen in several pictures.
+
+    The run itself stays; where refinement does not help nothing is written but the reason, in its report.
+
+    Args:
+        run: Folder of the run.
+        out: Folder of the refined run; `refined` in the folder of the run if not given.
+        config: Settings.
+    """
+    from threer.cli.refine import refine as command
+
+    return command(run, out, config)
 
 
 def scale(

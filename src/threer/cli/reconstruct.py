@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -31,7 +32,8 @@ def reconstruct(source: str | Sequence[str], out: Path, config: ReconstructConfi
     console = Console(stderr=True)
     with Bar(console) as bar:
         try:
-            scene = run(source, out, config, observers=[bar], on_start=bar.start, on_stop=bar.stop)
+            told = {"on_start": bar.start, "on_stop": bar.stop, "on_progress": bar.stage}
+            scene = run(source, out, config, observers=[bar], **told)
         except KeyboardInterrupt:
             if bar.started:
                 scene = Scene.open(out)
@@ -45,7 +47,7 @@ def reconstruct(source: str | Sequence[str], out: Path, config: ReconstructConfi
     if json:
         print(jsonlib.dumps({"out": str(out), **scene.report}))
     else:
-        summarize(scene, out, console)
+        summarize(scene, scene.path, console)
     return 0
 
 
@@ -66,6 +68,7 @@ class Bar:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("loading", total=None)
+        self._stage = self._progress.add_task("", total=None, visible=False)
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -95,8 +98,13 @@ class Bar:
         text = "no more frames are taken; what came in is reconstructed, another Ctrl-C stops at once"
         self._console.print(f"threer: {text}", highlight=False, markup=False, soft_wrap=True)
 
+    def stage(self, what: str, done: int, total: int) -> None:
+        """Something goes on in which no frame becomes final."""
+        self._progress.update(self._stage, description=what, completed=done, total=total or None, visible=True)
+
     def on(self, update: Update) -> None:
         advance = 0 if update.kind == "provisional" else 1
+        self._progress.update(self._stage, visible=False)
         self._progress.update(self._task, description="reconstructing", advance=advance)
 
 
@@ -118,5 +126,16 @@ def summarize(scene: Scene, out: Path, console: Console) -> None:
         ("picture", str(out / "preview.png")),
         ("poses", f"{out / 'cameras.json'}, {out / 'trajectory.tum'}"),
     ]
+    lines += [("refined", text) for text in _refined(report)]
     for name, text in lines:
         console.print(f"{name:<9}{text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _refined(report: Mapping[str, Any]) -> list[str]:
+    if "refined" not in report:
+        return []
+    said = report["refined"]
+    if not said["accepted"]:
+        return [f"no, the run stays as it was: {said['why']}"]
+    before, after = said["held_back_px"]
+    return [f"held-back matches are off by {before:.2f} px before, {after:.2f} px after; both runs are kept"]

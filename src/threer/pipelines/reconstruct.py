@@ -14,14 +14,17 @@ from typing import Any
 
 import torch
 
-from threer.config import InputSpec, ReconstructConfig
+from threer.config import InputSpec, ReconstructConfig, RefineConfig
 from threer.errors import ReconstructionError, RunError, ThreerError
+from threer.io.atomic import write_json
 from threer.io.intrinsics import with_known_lens
 from threer.io.runs import RunWriter, Scene, lock_folder
-from threer.io.runs.layout import PREVIEW
+from threer.io.runs.layout import PREVIEW, REPORT
+from threer.io.runs.lock import RunLock
 from threer.io.runs.scene import read_run
 from threer.io.sources import FrameSource, RawFrame, open_source, to_frame
 from threer.models.device import find_device
+from threer.pipelines.classical.colmap import pycolmap
 from threer.pipelines.classical.session import FOLDER as FEATURES
 from threer.pipelines.classical.session import ClassicalSession
 from threer.pipelines.interrupts import first_interrupt_calls, not_interrupted
@@ -29,8 +32,9 @@ from threer.pipelines.live import LiveFeed
 from threer.pipelines.methods import advice, load_method, make_session
 from threer.pipelines.placement import check_apart
 from threer.pipelines.recurrent import RecurrentSession
+from threer.pipelines.refine.apply import REFINED, discard, refine
 from threer.pipelines.saving import RunSaver, SavePoint, check_same, weights_fingerprint
-from threer.pipelines.sessions import Session
+from threer.pipelines.sessions import Progress, Session
 from threer.pipelines.streaming import StreamingSession
 from threer.pipelines.undistorted import only_seen
 from threer.render.overview import overview
@@ -70,6 +74,7 @@ def reconstruct(
     observers: Sequence[Observer] = (),
     on_start: Callable[[Start], None] | None = None,
     on_stop: Callable[[], None] | None = None,
+    on_progress: Progress | None = None,
     **settings: Any,
 ) -> Scene:
     """Reconstruct ``source`` into the run folder ``out`` and return a handle on it.
@@ -80,6 +85,7 @@ def reconstruct(
     observers  are told every update: points, confidence and camera of each final frame
     on_start   is told once what was chosen, before the first frame
     on_stop    is told, from another thread, that Ctrl-C has ended a source that has no end of its own
+    on_progress is told of stages in which no frame becomes final: what is done, how many steps, of how many
 
     SLAM3R and CUT3R stream: their memory does not grow with the length of the video. Fast3R, DUSt3R and the
     classical baseline look at all photos together. Of a live source, frames are left out evenly when they come
@@ -98,12 +104,15 @@ def reconstruct(
     config = with_known_lens(dataclasses.replace(config or ReconstructConfig(), **settings))
     clock = _Clock()
     out = Path(out)
+    if config.refine:
+        pycolmap()  # what is missing is told now, not hours later
     frames = open_source(source, config.frames())
     check_apart(source, frames, out)
     with clock("loading"):
         device = find_device(config.device)
         choice, model = load_method(frames, config, device)
-        session = make_session(choice.method, model, config, in_order=frames.is_sequence or frames.live)
+        in_order = frames.is_sequence or frames.live
+        session = make_session(choice.method, model, config, in_order=in_order, progress=on_progress)
     checkpoint = model.checkpoint
     assert checkpoint is not None
     recorded = {
@@ -126,7 +135,9 @@ def reconstruct(
         if run is not None:
             check_same(out, run, recorded, weights)
             if run["state"] == "complete":
-                return _completed(out, saver)
+                return _refined(_completed(out, saver), config, lock)
+        if config.overwrite:
+            discard(out)
         point = SavePoint() if run is None else saver.latest()
         clock.add(point.seconds)
         if isinstance(session, StreamingSession):
@@ -168,7 +179,7 @@ def reconstruct(
             one_lens,
             None if rereadable else stopped,
         )
-        return _completed(out, saver)
+        return _refined(_completed(out, saver), config, lock)
 
 
 def _named(source: str | Path | Sequence[str | Path]) -> str | list[str]:
@@ -314,6 +325,21 @@ def _completed(out: Path, saver: RunSaver) -> Scene:
     if not (out / PREVIEW).is_file():
         draw_preview(scene)
     return scene
+
+
+def _refined(scene: Scene, config: ReconstructConfig, lock: RunLock) -> Scene:
+    """The refined run if that was asked for and helps; the run itself is complete whatever comes of it."""
+    if not config.refine:
+        return scene
+    if scene.report.get(REFINED, {}).get("accepted") and read_run(scene.path / REFINED) is not None:
+        return Scene.open(scene.path / REFINED)
+    once = scene.settings.get("fingerprint") is None
+    settings = RefineConfig(pictures="run" if once else "source", overwrite=True)
+    try:
+        return refine(scene, config=settings, lock=lock).scene
+    except ThreerError as error:
+        write_json(scene.path / REPORT, {**scene.report, REFINED: {"accepted": False, "why": str(error)}})
+        return scene
 
 
 def draw_preview(scene: Scene) -> None:

@@ -21,8 +21,8 @@ from threer.pipelines.streaming.resume import restore_session, save_session
 from threer.pipelines.streaming.session import StreamingSession
 
 VALUES_PER_TENSOR = 1024
-INCIDENTAL = ("source", "resume", "overwrite", "save_every")
-"""Settings that do not change what comes out; whether the source is the same, its fingerprint tells."""
+INCIDENTAL = ("source", "resume", "overwrite", "save_every", "refine")
+"""Settings that do not change what is reconstructed; whether the source is the same, its fingerprint tells."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from threer.geometry.pnp import solve_pnp
-from threer.geometry.procrustes import align_cameras
 from threer.pipelines.classical.checks import PLAUSIBLE_FOCAL
 from threer.pipelines.classical.colmap import quiet
 from threer.pipelines.refine.observations import Observations
 from threer.pipelines.refine.triangulation import reprojection, triangulate
-from threer.types import FloatArray
+from threer.types import FloatArray, Sim3
 
 ROUNDS = ((40.0, 20.0), (20.0, 8.0), (10.0, 3.0), (4.0, 1.0))
 """Largest error of an observation that takes part, and scale of the Cauchy loss, in pixels of ``SIDE``."""
@@ -172,6 +171,21 @@ class _Problem:
             return _read(model, views, lens, c2w, K)
 
 
+def same_world(source: FloatArray, target: FloatArray) -> Sim3:
+    """Similarity that moves cameras ``source`` [N, 4, 4] onto ``target``, turned as their axes say.
+
+    Along a straight path the positions alone leave the turn about it open.
+    """
+    U, _, Vt = np.linalg.svd(np.einsum("nij,nkj->ik", target[:, :3, :3], source[:, :3, :3]))
+    R = U @ np.diag([1.0, 1.0, np.linalg.det(U @ Vt)]) @ Vt
+    x, y = source[:, :3, 3] @ R.T, target[:, :3, 3]
+    a, b = x - x.mean(axis=0), y - y.mean(axis=0)
+    size = float(np.square(a).sum())
+    scale = float((a * b).sum()) / size if size > 0 else 1.0
+    scale = scale if scale > 0 else 1.0
+    return Sim3(scale, R, y.mean(axis=0) - scale * x.mean(axis=0))
+
+
 def _add_camera(colmap: Any, model: Any, number: int, K: FloatArray, square: bool) -> None:
     kind, params = ("SIMPLE_PINHOLE", [K[0, 0]]) if square else ("PINHOLE", [K[0, 0], K[1, 1]])
     size = [max(1, round(2 * float(c) + 1)) for c in K[:2, 2]]
@@ -254,8 +268,8 @@ def _back(
     c2w[:, :3, 3] = c2w[:, :3, 3] * spread + middle
     points = points * spread + middle
     seeing = np.unique(seen.view)
-    back = align_cameras(c2w[seeing], start[seeing]) if len(seeing) >= 2 else None
-    if back is not None:
+    if len(seeing) >= 2:
+        back = same_world(c2w[seeing], start[seeing])
         c2w, points = back.apply_to_cameras(c2w), back.apply(points)
     blind = np.setdiff1d(np.arange(len(c2w)), seeing)
     c2w[blind] = start[blind]

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation, Slerp
 
-from threer.geometry.procrustes import align_cameras
-from threer.pipelines.refine.bundle import SIDE, Adjusted
+from threer.pipelines.refine.bundle import SIDE, Adjusted, same_world
 from threer.pipelines.refine.observations import HeldBack, Observations
 from threer.pipelines.refine.triangulation import reprojection, triangulate
 from threer.types import FloatArray
@@ -161,10 +160,9 @@ def _start_error(seen: Observations, c2w: FloatArray, K: FloatArray, unit: float
 
 def _moved(after: FloatArray, before: FloatArray) -> tuple[float, float]:
     """Way as a share of the spread, and turn in degrees, after the best similarity."""
-    sim3 = align_cameras(after, before)
-    if sim3 is None:
+    if not np.isfinite(after).all():
         return float("inf"), float("inf")
-    moved = sim3.apply_to_cameras(after)
+    moved = same_world(after, before).apply_to_cameras(after)
     centres = before[:, :3, 3]
     spread = np.sqrt(np.square(centres - centres.mean(axis=0)).sum(axis=1).mean())
     way = np.sqrt(np.square(moved[:, :3, 3] - centres).sum(axis=1).mean())
