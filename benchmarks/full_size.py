@@ -5,9 +5,9 @@
 Each method runs in a process of its own, on the first frames of FOLDER (images or a video), prepared as its
 published checkpoint wants them; DUSt3R gets the first two. Prints a Markdown table and writes it, with the figures
 as JSON, to `--out`. Random weights take the time and memory of trained ones, except that a scene without sense may
-end searches early or late: SLAM3R shrinks its initial window, and hardly a camera is found. Processor seconds count all
-threads; with one thread they are what an idle machine would take, whoever else is at work. ``--tiny`` rehearses with
-small networks.
+end searches early or late: SLAM3R shrinks its initial window, and hardly a camera is found. Processor seconds count
+all threads; with one thread they are what an idle machine would take, whoever else is at work. ``--tiny`` rehearses
+with small networks.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def markdown(rows: list[dict[str, Any]], device: str, threads: int) -> str:
     lines = [
         f"Random weights on {device}, {threads} threads, torch {torch.__version__}.",
         "",
-        "| method | input | parameters | frames | seconds | per frame | processor seconds | loaded MiB | peak MiB | device MiB |",
+        "| method | input | parameters | frames | seconds | per frame | processor seconds "
+        "| loaded MiB | peak MiB | device MiB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
