@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from threer.cli import main
 from threer.cli.reconstruct import Bar
 from threer.io.runs import Scene
 from threer.models.checkpoints import save_checkpoint
 from threer.models.slam3r import SLAM3R, SLAM3RConfig
-from threer.types import Checkpoint, Update
+from threer.types import Checkpoint, Frame, Update
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +173,29 @@ def test_ctrl_c_ends_cleanly(images: Path, tmp_path: Path, weights: str) -> None
     scene = Scene.open(out)
     assert scene.state == "interrupted"
     assert 0 < len(scene) < 400
+
+
+def test_stages_without_frames_have_a_bar_of_their_own() -> None:
+    update = Update("final", Frame(torch.zeros(3, 4, 4), 0, 0.0, "a.png", (4, 4), np.eye(2, 3)))
+    for terminal in (True, False):
+        text = io.StringIO()
+        with Bar(Console(file=text, force_terminal=terminal, width=100)) as bar:
+            bar.stage("pairs", 3, 10)
+            bar.stage("features", 7, 0)
+            bar._progress.refresh()
+            during = text.getvalue()
+            bar.on(update)
+            bar._progress.refresh()
+            after = text.getvalue()[len(during) :]
+        assert ("features" in during) == terminal
+        assert "features" not in after
+        assert ("reconstructing" in after) == terminal
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    command = [sys.executable, "-m", "threer", "reconstruct", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
