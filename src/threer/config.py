@@ -485,6 +485,40 @@ class RefineConfig:
 
 
 @dataclass(frozen=True)
+class LoopConfig:
+    """Settings of `close_loops`."""
+
+    source: Path | None = None
+    """Where the source of the run is, if it has moved."""
+    pictures: Literal["source", "run"] = "source"
+    """Which pictures are matched: those of the source, or the small ones that are kept in the run, which is less
+    exact."""
+    gap: int = 20
+    """Frames that lie closer in time are no loop."""
+    similar: int = 4
+    """Later frames that each one is compared with because they look alike."""
+    inliers: int = 25
+    """Matched points of two frames that must agree on where one camera is seen from the other."""
+    agreement: float = 0.6
+    """Share of the pixels that both frames see, whose depths must agree."""
+    support: int = 1
+    """Neighbouring pairs of frames that must confirm a loop."""
+    overwrite: bool = False
+    """Replace an earlier run with closed loops."""
+    seed: int = 0
+    """Draws the samples of robust estimates."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("gap", 2), ("similar", 1), ("inliers", 8), ("support", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ThreerError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.agreement <= 1:
+            raise ThreerError(f"agreement is a share from 0 to 1, got {self.agreement}")
+        if self.pictures not in ("source", "run"):
+            raise ThreerError(f"pictures must be source or run, got {self.pictures!r}")
+
+
+@dataclass(frozen=True)
 class ReconstructConfig(SourceConfig):
     """Settings of `reconstruct`: which frames to take, and what to do with them."""
 

@@ -126,3 +126,17 @@ def test_between_known_corrections_the_geodesic_is_taken() -> None:
     assert found[4] is known[1]
     assert found[2].scale == pytest.approx(2.0)
     np.testing.assert_allclose(Rotation.from_matrix(found[2].R).as_rotvec(), [0, 0, 0.2], atol=1e-9)
+
+
+def test_places_alone_may_be_wrong() -> None:
+    truth = circle()
+    generator = np.random.default_rng(0)
+    start, at = [truth[0]], truth[0]
+    for k in range(len(truth) - 1):
+        at = at.after(between(truth[k], truth[k + 1])).after(
+            Sim3(1.0, np.eye(3), generator.normal([0.01, 0.005, 0], 0.01))
+        )
+        start.append(at)
+    closed = close(start, true_loops(truth, np.ones(len(truth))))
+    assert closed.trusted.mean() > 0.6
+    assert error(closed.poses, truth) < error(start, truth) / 2

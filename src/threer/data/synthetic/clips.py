@@ -140,6 +140,25 @@ def render_clips(
     )
 
 
+def render_path(seed: int, c2w: Tensor, fov: float, size: tuple[int, int], style: ClipStyle = WALK) -> Clip:
+    """The room of a seed along a path of one's own: c2w [N, 4, 4] in the room, horizontal ``fov`` in degrees.
+
+    Colours are as the room has them, without photometric changes. size is (W, H), multiples of 8; raises ValueError
+    for other sizes.
+    """
+    width, height = size
+    if width % TILE or height % TILE or min(width, height) < TILE:
+        raise ValueError(f"size must be multiples of {TILE} pixels, got {width}x{height}")
+    frames = len(c2w)
+    focal = width / 2 / math.tan(math.radians(fov) / 2)
+    K = torch.tensor([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]).repeat(frames, 1, 1)
+    rooms, number = stack_rooms([sample_room(seed)]), torch.zeros(frames, dtype=torch.int64)
+    images, depth = _render(
+        rooms, texture_bank(device="cpu"), number, c2w.float(), torch.full((frames,), focal), size, style
+    )
+    return Clip(images, depth, c2w.float(), K)
+
+
 def _uniform(bounds: tuple[float, float], generator: torch.Generator) -> float:
     low, high = bounds
     return low + (high - low) * float(torch.rand((), generator=generator))

@@ -24,6 +24,9 @@ in median steps, log scale."""
 PROBABILITY = 0.99
 """Of a true loop to be kept."""
 FIXED = 1e-6
+ENOUGH = 0.7
+"""Share of the loops that must agree with the chain before it is taken for worse than it seemed."""
+LADDER = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +71,25 @@ def close(poses: Sequence[Sim3], loops: Sequence[Edge]) -> Closed:
     """
     if not loops:
         return Closed(list(poses), np.zeros(0, bool))
+    closed = Closed(list(poses), np.zeros(len(loops), bool))
+    for sigmas in step_sigmas(poses, loops):
+        found = _optimise(poses, loops, sigmas)
+        if found.trusted.sum() > closed.trusted.sum():
+            closed = found
+        if closed.trusted.mean() >= ENOUGH:
+            break
+    return closed
+
+
+def _optimise(poses: Sequence[Sim3], loops: Sequence[Edge], sigmas: FloatArray) -> Closed:
     library = gtsam()
-    steps = [between(poses[k], poses[k + 1]) for k in range(len(poses) - 1)]
-    sigmas = step_sigmas(poses, loops)
     graph, start = library.NonlinearFactorGraph(), library.Values()
     fixed = library.noiseModel.Isotropic.Sigma(7, FIXED)
     graph.add(library.PriorFactorSimilarity3(0, _theirs(poses[0]), fixed))
     step_noise = library.noiseModel.Diagonal.Sigmas(sigmas)
-    for k, step in enumerate(steps):
-        graph.add(library.BetweenFactorSimilarity3(k, k + 1, _theirs(step), step_noise))
+    for k in range(len(poses) - 1):
+        step = _theirs(between(poses[k], poses[k + 1]))
+        graph.add(library.BetweenFactorSimilarity3(k, k + 1, step, step_noise))
     for edge in loops:
         noise = library.noiseModel.Gaussian.Covariance(edge.covariance)
         graph.add(library.BetweenFactorSimilarity3(edge.first, edge.second, _theirs(edge.relative), noise))
@@ -92,10 +105,13 @@ def close(poses: Sequence[Sim3], loops: Sequence[Edge]) -> Closed:
     return Closed([_ours(found.atSimilarity3(k)) for k in range(len(poses))], weights > 0.5)
 
 
-def step_sigmas(poses: Sequence[Sim3], loops: Sequence[Edge]) -> FloatArray:
-    """[7] standard deviation of one step of the chain, as the median loop finds it.
+def step_sigmas(poses: Sequence[Sim3], loops: Sequence[Edge]) -> list[FloatArray]:
+    """[7] standard deviations of one step of the chain, as the median loop finds it; at least `LEAST_STEP`.
 
-    Errors of n steps add up to √n times that of one. The least are `LEAST_STEP`.
+    Errors of n steps add up to √n times that of one. Turn and scale can be told so, but most of what the ends of
+    the chain are apart comes from them as well. So at first the place of a step counts as known to the share of its
+    length to which its turn and scale are; where loops contradict that, it may be ever more wrong, up to all that
+    they find.
     """
     library = gtsam()
     centres = np.array([pose.t for pose in poses])
@@ -106,11 +122,12 @@ def step_sigmas(poses: Sequence[Sim3], loops: Sequence[Edge]) -> FloatArray:
         error = library.Similarity3.Logmap(_theirs(edge.relative.inverse().after(chain)))
         off.append(np.abs(error) / np.sqrt(max(1, abs(edge.second - edge.first))))
     per_step = np.asarray(off)
-    rotation = float(np.median(np.linalg.norm(per_step[:, :3], axis=1)))
-    translation = float(np.median(np.linalg.norm(per_step[:, 3:6], axis=1)))
-    least = LEAST_STEP * np.array([1, 1, 1, length, length, length, 1])
-    measured = np.array([rotation] * 3 + [translation] * 3 + [float(np.median(per_step[:, 6]))])
-    return np.asarray(np.maximum(measured, least))
+    turn = max(LEAST_STEP[0], float(np.median(np.linalg.norm(per_step[:, :3], axis=1))))
+    scale = max(LEAST_STEP[6], float(np.median(per_step[:, 6])))
+    least = max(turn, scale, LEAST_STEP[3]) * length
+    most = max(least, float(np.median(np.linalg.norm(per_step[:, 3:6], axis=1))))
+    tries = 1 + int(np.ceil(np.log(most / least) / np.log(LADDER)))
+    return [np.array([turn] * 3 + [place] * 3 + [scale]) for place in np.geomspace(least, most, tries)]
 
 
 def between(first: Sim3, second: Sim3) -> Sim3:
