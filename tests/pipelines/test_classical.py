@@ -159,8 +159,13 @@ def test_a_run_on_disk_keeps_features_for_the_next(
     for i, picture in enumerate([*pictures(clip)[:6], np.full((120, 200, 3), 80, np.uint8)]):
         cv2.imwrite(str(source / f"{i:03d}.png"), picture[..., ::-1])
     config = ReconstructConfig(method="sfm", classical=CONFIG, overwrite=True)
-    told = []
-    scene = threer.reconstruct(source, tmp_path / "run", config, on_start=told.append)
+    told, stages = [], []
+    scene = threer.reconstruct(
+        source, tmp_path / "run", config, on_start=told.append, on_progress=lambda *what: stages.append(what)
+    )
+    assert [done for what, done, _ in stages if what == "features"] == [1, 2, 3, 4, 5, 6, 7]
+    assert ("matches", 21, 21) in stages  # all pairs of 7
+    assert stages[-1][0] == "mapping, attempt"
     assert (told[0].method, told[0].checkpoint.name, told[0].advice) == ("sfm", "none", None)
     assert "classical" in told[0].why
     assert not scene.metric

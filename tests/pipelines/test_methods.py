@@ -226,8 +226,11 @@ def test_dust3r_weights_align_photos_and_stream_what_is_in_order(
 def test_a_pair_graph_in_parts_is_an_error(shelf: None, photos: Callable[..., list[Path]], tmp_path: Path) -> None:
     alignment = AlignmentConfig(pair_graph="one-reference", pair_distance=1)
     words = r"falls into 3 parts that never meet: 0.png, 1.png; 4.png; 9.png"
+    heard: list[tuple[str, int, int]] = []
+    config = ReconstructConfig(method="dust3r", alignment=alignment, device="cpu")
     with pytest.raises(ReconstructionError, match=words):
-        threer.reconstruct(photos(4), tmp_path / "out", method="dust3r", alignment=alignment, device="cpu")
+        threer.reconstruct(photos(4), tmp_path / "out", config, on_progress=lambda *what: heard.append(what))
+    assert heard == [("photos", k, 4) for k in (1, 2, 3, 4)]
 
 
 def test_a_second_pass_replaces_every_frame(shelf: None, photos: Callable[..., list[Path]], tmp_path: Path) -> None:

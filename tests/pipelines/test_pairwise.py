@@ -12,10 +12,11 @@ from torch import Tensor
 
 import golden_adapter
 from golden_cases import load_case, relative_error
-from threer.config import InputSpec
+from threer.config import AlignmentConfig, InputSpec
 from threer.errors import CheckpointError, ReconstructionError
 from threer.geometry.projection import centred_intrinsics, unproject
 from threer.models import DUSt3R, DUSt3RConfig
+from threer.pipelines.alignment.session import AlignmentSession
 from threer.pipelines.pairwise import Edge, PairSession, place_pair
 from threer.types import Frame, Pointmap, Prediction, Update, View
 
@@ -87,7 +88,7 @@ def test_a_known_pair_comes_back(anchor: int) -> None:
     model = ExactModel(sure=anchor)
     session = PairSession(model)
     updates = run(session, [frame(0), frame(1)])
-    assert session.report == {"anchor": updates[anchor].frame.name}
+    assert session.report == {"anchor": updates[anchor].frame.name, "unplaced": {}, "ambiguous": []}
     assert model.encoded == 2
     unit = 1.0 + anchor
     for i, update in enumerate(updates):
@@ -121,6 +122,62 @@ def test_known_intrinsics_are_honoured() -> None:
     np.testing.assert_array_equal(update.K, K)
 
 
+def test_one_focal_length_for_both_if_asked_for() -> None:
+    apart = run(PairSession(ExactModel()), [frame(0), frame(1)])
+    shared = run(PairSession(ExactModel(), shared_focal=True), [frame(0), frame(1)])
+    assert abs(apart[0].K[0, 0] - apart[1].K[0, 0]) > 10
+    assert shared[0].K[0, 0] == shared[1].K[0, 0] == pytest.approx(np.mean(FOCALS), rel=1e-3)
+    through = run(
+        AlignmentSession(ExactModel(), AlignmentConfig(shared_focal=True)),
+        [frame(0), frame(1)],
+    )
+    assert through[0].K[0, 0] == shared[0].K[0, 0]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_intrinsics_that_the_points_contradict_give_no_camera(count: int) -> None:
+    wrong = centred_intrinsics(4 * FOCALS[0], *SIZES[0])
+    session = PairSession(ExactModel(), intrinsics=wrong)
+    updates = run(session, [frame(0), frame(1)][:count])
+    for update in updates:
+        assert np.isnan(update.c2w).all()
+        assert "intrinsics given do not fit: a focal length of 280" in update.message
+        assert torch.isfinite(update.points.xyz).all()
+    assert len(session.report["unplaced"]) == count
+
+
+def test_two_photos_from_one_place_are_ambiguous() -> None:
+    class Turning(ExactModel):
+        """Sees both photos from where the first one was taken."""
+
+        def __call__(self, views: Sequence[View]) -> list[Prediction]:
+            first, second = super().__call__(views)
+            n = round(float((views[1].image.mean() + 1) / 2 / 0.25))
+            turn = POSES[1][:3, :3] if n else POSES[1][:3, :3].T
+            xyz = own_points(n).numpy() @ turn.T
+            return [first, Prediction(Pointmap(torch.from_numpy(xyz).float()[None], second.points.conf), "first")]
+
+    session = PairSession(Turning())
+    run(session, [frame(0), frame(1)])
+    assert session.report["ambiguous"] == [
+        "a.png and b.png were taken from one place, or are the same: nothing confirms their depth but the network's "
+        "guess"
+    ]
+
+    class Seeing(ExactModel):
+        """Believes in a way between a picture and itself."""
+
+        def __call__(self, views: Sequence[View]) -> list[Prediction]:
+            first, second = super().__call__(views)
+            xyz = second.points.xyz + torch.tensor([0.3, 0.0, 0.0])
+            return [first, Prediction(Pointmap(xyz, second.points.conf), "first")]
+
+    session = PairSession(Seeing())
+    run(session, [frame(0), frame(0)])
+    (doubt,) = session.report["ambiguous"]
+    assert "are the same picture" in doubt
+
+
 def test_an_impossible_camera_is_marked_not_made_up() -> None:
     class Scrambled(ExactModel):
         def __call__(self, views: Sequence[View]) -> list[Prediction]:
@@ -130,7 +187,10 @@ def test_an_impossible_camera_is_marked_not_made_up() -> None:
             predictions[1].points.xyz[:] = xyz.reshape(-1, 3)[order].reshape(xyz.shape)
             return predictions
 
-    first, second = run(PairSession(Scrambled()), [frame(0), frame(1)])
+    session = PairSession(Scrambled())
+    first, second = run(session, [frame(0), frame(1)])
+    assert list(session.report["unplaced"]) == ["b.png"]
+    assert "agree with any camera" in second.message
     np.testing.assert_array_equal(first.c2w, np.eye(4))
     assert np.isnan(second.c2w).all()
     assert np.isfinite(second.K).all()

@@ -32,7 +32,15 @@ def reconstruct(source: str | Sequence[str], out: Path, config: ReconstructConfi
     console = Console(stderr=True)
     with Bar(console) as bar:
         try:
-            scene = run(source, out, config, observers=[bar], on_start=bar.start, on_stop=bar.stop)
+            scene = run(
+                source,
+                out,
+                config,
+                observers=[bar],
+                on_start=bar.start,
+                on_stop=bar.stop,
+                on_progress=bar.stage,
+            )
         except KeyboardInterrupt:
             if bar.started:
                 scene = Scene.open(out)
@@ -67,6 +75,7 @@ class Bar:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("loading", total=None)
+        self._stage = self._progress.add_task("", total=None, visible=False)
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -96,8 +105,13 @@ class Bar:
         text = "no more frames are taken; what came in is reconstructed, another Ctrl-C stops at once"
         self._console.print(f"threer: {text}", highlight=False, markup=False, soft_wrap=True)
 
+    def stage(self, what: str, done: int, total: int) -> None:
+        """Something goes on in which no frame becomes final."""
+        self._progress.update(self._stage, description=what, completed=done, total=total or None, visible=True)
+
     def on(self, update: Update) -> None:
         advance = 0 if update.kind == "provisional" else 1
+        self._progress.update(self._stage, visible=False)
         self._progress.update(self._task, description="reconstructing", advance=advance)
 
 

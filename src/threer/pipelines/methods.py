@@ -23,7 +23,7 @@ from threer.pipelines.classical.session import ClassicalSession, NoNetwork
 from threer.pipelines.joint import JointSession
 from threer.pipelines.pairwise import MOST_PHOTOS
 from threer.pipelines.recurrent import RecurrentSession
-from threer.pipelines.sessions import Session
+from threer.pipelines.sessions import Progress, Session
 from threer.pipelines.streaming import StreamingSession
 from threer.pipelines.streaming.fallback import PairStreaming
 from threer.types import FloatArray
@@ -122,20 +122,31 @@ def advice(method: str, source: FrameSource, weights: str) -> str | None:
 
 
 def make_session(
-    method: str, model: Model | NoNetwork, config: ReconstructConfig, *, in_order: bool = True
+    method: str,
+    model: Model | NoNetwork,
+    config: ReconstructConfig,
+    *,
+    in_order: bool = True,
+    progress: Progress | None = None,
 ) -> Session:
     """A new session of ``method`` with its ``model``. Raises ThreerError for impossible intrinsics.
 
     in_order  whether the frames follow each other in time
+    progress  is told about stages in which no frame becomes final
     """
     intrinsics = intrinsic_matrix(config)
     if method == "sfm" and config.focal == "per-image":
         raise ThreerError("sfm finds one focal length for all pictures of one size: leave out --focal per-image")
     if isinstance(model, NoNetwork):
-        return ClassicalSession(config.classical, intrinsics=intrinsics, in_order=in_order, device=model.device)
+        return ClassicalSession(
+            config.classical, intrinsics=intrinsics, in_order=in_order, device=model.device, progress=progress
+        )
     if method == PAIRS_STREAMED:
         return _stream(PairStreaming(model), config, intrinsics)
-    return _SESSIONS[FAMILIES[family_of(model)].role](model, config, intrinsics)
+    role = FAMILIES[family_of(model)].role
+    if role == "pairwise":
+        return _pair(model, config, intrinsics, progress)
+    return _SESSIONS[role](model, config, intrinsics)
 
 
 def _stream(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
@@ -152,18 +163,19 @@ def _join(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) 
     return JointSession(model, config.joint, intrinsics=intrinsics, shared_focal=config.focal != "per-image")
 
 
-def _pair(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
+def _pair(
+    model: Any, config: ReconstructConfig, intrinsics: FloatArray | None, progress: Progress | None
+) -> Session:
     settings = config.alignment
     if config.focal != "auto":
         settings = dataclasses.replace(settings, shared_focal=config.focal == "shared")
-    return AlignmentSession(model, settings, intrinsics=intrinsics)
+    return AlignmentSession(model, settings, intrinsics=intrinsics, progress=progress)
 
 
 _SESSIONS: dict[Role, Callable[[Any, ReconstructConfig, FloatArray | None], Session]] = {
     "streaming": _stream,
     "recurrent": _recur,
     "joint": _join,
-    "pairwise": _pair,
 }
 
 

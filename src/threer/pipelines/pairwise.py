@@ -17,12 +17,16 @@ from threer.geometry.pnp import camera_from_pointmap
 from threer.geometry.pnp_search import search_camera
 from threer.geometry.projection import unproject
 from threer.geometry.transforms import apply, invert
-from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.cameras import CameraTracker, estimate_focal
 from threer.pipelines.sessions import as_view, check_finite, first_sample
 from threer.types import FloatArray, Frame, Pointmap, Prediction, Update, View
 
 MOST_PHOTOS = 2
 KEEP = 0.7
+WRONG_FOCAL = 2.0
+"""Known focal lengths that differ from the points' own by more than this factor are not those of the photos."""
+NO_BASELINE = 1e-3
+"""Cameras nearer to each other than this share of the scene's depth stand in one place."""
 PUBLISHED_MIN_CONF = 3.0
 PUBLISHED_ITERATIONS = 100
 
@@ -73,21 +77,30 @@ class PairSession:
 
     The two may differ in size, and in focal length. More photos need a global alignment: `pipelines.alignment`.
 
-    intrinsics  [3, 3] known K in original pixels, or None to estimate each photo's focal length
+    intrinsics    [3, 3] known K in original pixels, or None to estimate each photo's focal length
+    shared_focal  where it is estimated: both have one, in network pixels
     """
 
-    def __init__(self, model: PairModel, *, intrinsics: FloatArray | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: PairModel,
+        *,
+        intrinsics: FloatArray | None = None,
+        shared_focal: bool = False,
+        seed: int = 0,
+    ) -> None:
         self._model = model
         self._intrinsics = intrinsics
+        self._shared_focal = shared_focal
         self._seed = seed
         self._frames: list[Frame] = []
-        self._anchor: str | None = None
+        self._report: dict[str, Any] = {}
         self._ended = False
 
     @property
     def report(self) -> dict[str, Any]:
-        """The photo whose camera frame is the world's."""
-        return {"anchor": self._anchor}
+        """The photo whose camera frame is the world's, photos without a camera and why, and what is in doubt."""
+        return self._report
 
     def push(self, frame: Frame) -> list[Update]:
         """Take the next photo. Raises ReconstructionError for a third."""
@@ -114,27 +127,66 @@ class PairSession:
         views = [self._encoded(frame) for frame in self._frames]
         edges = [self._edge(views, i) for i in range(len(views))]
         trackers = [CameraTracker(self._intrinsics, keep=KEEP, seed=self._seed) for _ in edges]
+        if self._shared_focal:
+            trackers = trackers[:1] * len(edges)
         for tracker, edge in zip(trackers, edges, strict=True):
             tracker.observe(edge.own)
         lenses = [tracker.lens(frame) for tracker, frame in zip(trackers, self._frames, strict=True)]
-        network_K = [None if lens is None else lens[0] for lens in lenses]
+        problems = [self._problem(lens, edge) for lens, edge in zip(lenses, edges, strict=True)]
+        network_K = [None if lens is None or why else lens[0] for lens, why in zip(lenses, problems, strict=True)]
         if len(edges) == 1:
             photos, anchor = [PlacedPhoto(edges[0].own, np.eye(4))], 0
         else:
             anchor = int(edges[1].score > edges[0].score)
             photos = place_pair(edges, network_K, anchor, seed=self._seed)
-        self._anchor = self._frames[anchor].name
+        problems = [
+            why or ("" if np.isfinite(photo.c2w).all() else "too few of its points agree with any camera")
+            for why, photo in zip(problems, photos, strict=True)
+        ]
+        names = [frame.name for frame in self._frames]
+        self._report = {
+            "anchor": names[anchor],
+            "unplaced": {name: why for name, why in zip(names, problems, strict=True) if why},
+            "ambiguous": self._doubts(photos),
+        }
         return [
             Update(
                 "final",
                 frame,
                 points=photo.points,
                 local=edge.own,
-                c2w=photo.c2w,
+                c2w=np.full((4, 4), np.nan) if why else photo.c2w,
                 K=np.full((3, 3), np.nan) if lens is None else lens[1],
+                message=why,
             )
-            for frame, photo, edge, lens in zip(self._frames, photos, edges, lenses, strict=True)
+            for frame, photo, edge, lens, why in zip(self._frames, photos, edges, lenses, problems, strict=True)
         ]
+
+    def _problem(self, lens: tuple[FloatArray, FloatArray] | None, edge: Edge) -> str:
+        """Why a photo has no lens to find its camera with; empty if it has one."""
+        if lens is None:
+            return "its points follow no plausible focal length"
+        if self._intrinsics is None:
+            return ""
+        middle = torch.from_numpy(lens[0][:2, 2]).float()
+        return (
+            wrong_intrinsics(float(lens[0][0, 0]), estimate_focal(edge.own, keep=KEEP, principal_point=middle))
+            or ""
+        )
+
+    def _doubts(self, photos: Sequence[PlacedPhoto]) -> list[str]:
+        """What no second viewpoint confirms."""
+        if len(photos) < MOST_PHOTOS or not all(np.isfinite(photo.c2w).all() for photo in photos):
+            return []
+        (a, b), (first, second) = (frame.name for frame in self._frames), photos
+        images = [frame.image for frame in self._frames]
+        same = images[0].shape == images[1].shape and torch.equal(*images)
+        away = first.points.xyz - torch.from_numpy(first.c2w[:3, 3]).float()
+        distance = float(torch.linalg.vector_norm(away, dim=-1).median())
+        if not same and np.linalg.norm(first.c2w[:3, 3] - second.c2w[:3, 3]) >= NO_BASELINE * distance:
+            return []
+        told = "are the same picture" if same else "were taken from one place, or are the same"
+        return [f"{a} and {b} {told}: nothing confirms their depth but the network's guess"]
 
     def _encoded(self, frame: Frame) -> View:
         """A view with its tokens: each photo is encoded once, whatever it is paired with (quirk D5)."""
@@ -148,6 +200,16 @@ class PairSession:
         check_finite(self._frames[i], own)
         check_finite(self._frames[-1 - i], other)
         return Edge(own, other)
+
+
+def wrong_intrinsics(given: float, asked: float) -> str | None:
+    """What is wrong with a known focal length, in network pixels, if a photo's own points ask for quite another."""
+    if not asked > 0 or 1 / WRONG_FOCAL < asked / given < WRONG_FOCAL:
+        return None
+    return (
+        f"the intrinsics given do not fit: a focal length of {given:.0f} pixels of the network's image, and its "
+        f"points ask for {asked:.0f}"
+    )
 
 
 def place_pair(

@@ -34,7 +34,7 @@ from threer.pipelines.placement import check_apart
 from threer.pipelines.recurrent import RecurrentSession
 from threer.pipelines.refine.apply import REFINED, discard, refine
 from threer.pipelines.saving import RunSaver, SavePoint, check_same, weights_fingerprint
-from threer.pipelines.sessions import Session
+from threer.pipelines.sessions import Progress, Session
 from threer.pipelines.streaming import StreamingSession
 from threer.pipelines.undistorted import only_seen
 from threer.render.overview import overview
@@ -74,6 +74,7 @@ def reconstruct(
     observers: Sequence[Observer] = (),
     on_start: Callable[[Start], None] | None = None,
     on_stop: Callable[[], None] | None = None,
+    on_progress: Progress | None = None,
     **settings: Any,
 ) -> Scene:
     """Reconstruct ``source`` into the run folder ``out`` and return a handle on it.
@@ -84,6 +85,7 @@ def reconstruct(
     observers  are told every update: points, confidence and camera of each final frame
     on_start   is told once what was chosen, before the first frame
     on_stop    is told, from another thread, that Ctrl-C has ended a source that has no end of its own
+    on_progress is told of stages in which no frame becomes final: what is done, how many steps, of how many
 
     SLAM3R and CUT3R stream: their memory does not grow with the length of the video. Fast3R, DUSt3R and the
     classical baseline look at all photos together. Of a live source, frames are left out evenly when they come
@@ -109,7 +111,8 @@ def reconstruct(
     with clock("loading"):
         device = find_device(config.device)
         choice, model = load_method(frames, config, device)
-        session = make_session(choice.method, model, config, in_order=frames.is_sequence or frames.live)
+        in_order = frames.is_sequence or frames.live
+        session = make_session(choice.method, model, config, in_order=in_order, progress=on_progress)
     checkpoint = model.checkpoint
     assert checkpoint is not None
     recorded = {

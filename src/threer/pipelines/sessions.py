@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
 
 from threer.errors import CheckpointError
 from threer.types import Frame, Pointmap, Update, View
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is going on, how many steps of it are done, and how many there are: 0 where that is not known."""
 
 
 class Session(Protocol):

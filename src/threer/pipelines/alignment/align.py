@@ -21,20 +21,18 @@ from threer.geometry.transforms import invert
 from threer.pipelines.alignment.cleaning import without_floaters
 from threer.pipelines.alignment.optimise import optimise
 from threer.pipelines.alignment.pairs import components
-from threer.pipelines.alignment.predictions import Pairs, Progress
+from threer.pipelines.alignment.predictions import Pairs
 from threer.pipelines.alignment.published import optimise_published
 from threer.pipelines.alignment.scene import Aligned, Known, alignment_loss, weights_of
 from threer.pipelines.alignment.spanning_tree import grow_scene, scene_on_known_cameras
+from threer.pipelines.pairwise import NO_BASELINE, wrong_intrinsics
+from threer.pipelines.sessions import Progress
 from threer.types import FloatArray
 
 AGREEING_PIXELS = 0.022
 """A pixel agrees with its camera within this share of the longer side: 5 pixels of 224."""
 LEAST_AGREEING = 0.25
 """A camera that fewer of the sure pixels agree with is chance."""
-WRONG_FOCAL = 2.0
-"""Known focal lengths that differ from the points' own by more than this factor are not those of the photos."""
-NO_BASELINE = 1e-3
-"""Cameras nearer to each other than this share of the scene's depth stand in one place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,13 +201,7 @@ def _wrong_focal(pairs: Pairs, photo: int, known: Known) -> str | None:
     asked = [focal for focal in asked if focal > 0]
     if not asked:
         return None
-    own = statistics.median(asked)
-    if 1 / WRONG_FOCAL < own / given < WRONG_FOCAL:
-        return None
-    return (
-        f"the intrinsics given do not fit: a focal length of {given:.0f} pixels of the network's image, and its "
-        f"points ask for {own:.0f}"
-    )
+    return wrong_intrinsics(given, statistics.median(asked))
 
 
 def _from_first_camera(scene: Aligned, known: Known) -> Aligned:

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from threer.pipelines.alignment.depths import SMOOTHEST, best_depth, full_depth, reweighted
 from threer.pipelines.alignment.linear import motion_rows, photo_block, skew
-from threer.pipelines.alignment.predictions import Pairs, Progress
+from threer.pipelines.alignment.predictions import Pairs
 from threer.pipelines.alignment.scene import MEAN_SCALE, Aligned, Known, Weighting, role_areas, weights_of
 from threer.pipelines.alignment.system import System
+from threer.pipelines.sessions import Progress
 
 SAMPLED = 2000
 """Pixels of each photo that decide about cameras."""

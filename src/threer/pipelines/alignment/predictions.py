@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from threer.pipelines.alignment.pairs import Pair
-from threer.pipelines.sessions import check_finite
+from threer.pipelines.sessions import Progress, check_finite
 from threer.types import FloatArray, Frame, Pointmap, View
 
 Storage = Literal["float32", "float16"]
-Progress = Callable[[str, int, int], None]
-"""Is told what is going on, how many steps of it are done, and how many there are."""
 
 LARGEST_HALF = 6e4
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from threer.geometry.transforms import matrix_from_quaternion, quaternion_from_matrix
-from threer.pipelines.alignment.predictions import Pairs, Progress
+from threer.pipelines.alignment.predictions import Pairs
 from threer.pipelines.alignment.scene import MEAN_SCALE, Aligned, Known, Weighting, role_areas, weights_of
+from threer.pipelines.sessions import Progress
 
 Schedule = Literal["cosine", "linear"]
 

@@ -15,10 +15,10 @@ from threer.geometry.projection import invert_affine, transform_intrinsics, unpr
 from threer.geometry.transforms import apply
 from threer.pipelines.alignment import pairs as graphs
 from threer.pipelines.alignment.align import Alignment, align
-from threer.pipelines.alignment.predictions import Pairs, Progress, pooled_likeness, predict
+from threer.pipelines.alignment.predictions import Pairs, pooled_likeness, predict
 from threer.pipelines.alignment.scene import Known
 from threer.pipelines.pairwise import MOST_PHOTOS, PairModel, PairSession
-from threer.pipelines.sessions import as_view
+from threer.pipelines.sessions import Progress, as_view
 from threer.types import FloatArray, Frame, Pointmap, Update, View
 
 FEW_ENOUGH = 16
@@ -80,7 +80,12 @@ class AlignmentSession:
         return self._aligned()
 
     def _in_closed_form(self) -> list[Update]:
-        session = PairSession(self._model, intrinsics=self._intrinsics, seed=self.config.alignment_seed)
+        session = PairSession(
+            self._model,
+            intrinsics=self._intrinsics,
+            shared_focal=self.config.shared_focal,
+            seed=self.config.alignment_seed,
+        )
         for frame in self._frames:
             session.push(frame)
         updates = session.finish()

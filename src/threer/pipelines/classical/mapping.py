@@ -17,6 +17,7 @@ from threer.pipelines.classical.checks import ModelFacts, better, broken, doubtf
 from threer.pipelines.classical.colmap import quiet
 from threer.pipelines.classical.features import FeatureStore
 from threer.pipelines.classical.model import as_sparse_model
+from threer.pipelines.sessions import Progress
 
 SMALLEST_MODEL = 3
 FEW_FEATURES = 100
@@ -71,7 +72,9 @@ def attempts(known: bool, seed: int) -> list[Attempt]:
     return [at_once, incremental[0], again, *incremental[1:]]
 
 
-def map_images(store: FeatureStore, images: Sequence[int], *, seed: int = 0) -> Mapped:
+def map_images(
+    store: FeatureStore, images: Sequence[int], *, seed: int = 0, progress: Progress | None = None
+) -> Mapped:
     """The model of the largest part of ``images`` that holds together.
 
     The first attempt whose model is beyond doubt and has nearly all pictures wins. One that may be true is held
@@ -82,7 +85,10 @@ def map_images(store: FeatureStore, images: Sequence[int], *, seed: int = 0) -> 
     outcomes: list[Outcome] = []
     complete: set[str] = set()
     best: tuple[Any, Outcome, ModelFacts] | None = None
-    for attempt in attempts(store.intrinsics is not None, seed):
+    planned = attempts(store.intrinsics is not None, seed)
+    for number, attempt in enumerate(planned, 1):
+        if progress:
+            progress("mapping, attempt", number, len(planned))
         models = run_attempt(attempt, store, distinct)
         models.sort(key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
         judged = [(model, facts := facts_of(model), broken(facts)) for model in models]

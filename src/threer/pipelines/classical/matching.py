@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from threer.pipelines.classical.colmap import quiet
 from threer.pipelines.classical.features import FeatureStore
+from threer.pipelines.sessions import Progress
 from threer.types import FloatArray
 
 Pair = tuple[int, int]
@@ -90,12 +91,10 @@ def _cluster(points: torch.Tensor, generator: np.random.Generator) -> torch.Tens
     return centres
 
 
-def match(
-    store: FeatureStore, pairs: Sequence[Pair], *, seed: int = 0, on_progress: Callable[[int], None] | None = None
-) -> None:
+def match(store: FeatureStore, pairs: Sequence[Pair], *, seed: int = 0, progress: Progress | None = None) -> None:
     """Compare pictures and keep what a common geometry confirms; pairs compared before are passed over.
 
-    on_progress  is told how many pairs were done, some at a time
+    progress  is told how many pairs were done, some at a time
     """
     waiting = [pair for pair in pairs if not store.compared(*pair)]
     names = {image: store.name(image) for image in {image for pair in waiting for image in pair}}
@@ -114,7 +113,7 @@ def match(
                 listed.write_text("".join(f"{names[a]} {names[b]}\n" for a, b in part))
                 colmap.set_random_seed(seed)
                 colmap.match_image_pairs(store.path, matching, pairing, verification, colmap.Device.cpu)
-                if on_progress:
-                    on_progress(len(part))
+                if progress:
+                    progress("matches", begin + len(part), len(waiting))
         finally:
             listed.unlink(missing_ok=True)

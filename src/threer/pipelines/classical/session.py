@@ -22,6 +22,7 @@ from threer.pipelines.classical.features import FeatureStore
 from threer.pipelines.classical.mapping import Mapped, map_images
 from threer.pipelines.classical.matching import choose_pairs, match
 from threer.pipelines.classical.model import SparseModel, as_sparse_model, normalise
+from threer.pipelines.sessions import Progress
 from threer.types import Checkpoint, FloatArray, Frame, Pointmap, Update
 
 FOLDER = "features"
@@ -52,6 +53,7 @@ class ClassicalSession:
     intrinsics  [3, 3] known K in original pixels, or None: then pictures of one size share a focal length
     in_order    whether frames follow each other in time
     folder      where features are kept; None: only while the session lasts
+    progress    is told what goes on, how many steps are done, and of how many
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class ClassicalSession:
         in_order: bool = True,
         folder: Path | None = None,
         device: str = "cpu",
+        progress: Progress | None = None,
     ) -> None:
         self.config = config or ClassicalConfig()
         self.folder = folder
         self._intrinsics, self._in_order, self._device = intrinsics, in_order, device
+        self._progress: Progress = progress or (lambda *_: None)
         self._store: FeatureStore | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._frames: list[Frame] = []
@@ -94,6 +98,7 @@ class ClassicalSession:
         self._ids.append(self._features().add(picture))
         self._pictures.append((frame.image * 255).round().byte().cpu())
         self._frames.append(dataclasses.replace(frame, image=torch.empty(3, 0, 0)))
+        self._progress("features", len(self._frames), 0)
         return []
 
     def finish(self) -> Iterator[Update]:
@@ -133,8 +138,8 @@ class ClassicalSession:
         pairs = choose_pairs(
             store, distinct, in_order=self._in_order, all_up_to=config.all_pairs_up_to, similar=config.similar
         )
-        match(store, pairs, seed=config.mapping_seed)
-        mapped = map_images(store, distinct, seed=config.mapping_seed)
+        match(store, pairs, seed=config.mapping_seed, progress=self._progress)
+        mapped = map_images(store, distinct, seed=config.mapping_seed, progress=self._progress)
         placed = set(mapped.model.reg_image_ids())
         normalise(mapped.model, next(image for image in self._ids if image in placed))
         model = as_sparse_model(mapped.model)
