@@ -12,14 +12,17 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from threer.config import RefineConfig
+from threer.cli.app import run as cli
+from threer.config import ReconstructConfig, RefineConfig
 from threer.data.synthetic.clips import WALK, Clip, render_clip
 from threer.errors import RunError, ThreerError
 from threer.evaluation.trajectory import ate
-from threer.io.runs import RunWriter, Scene
+from threer.io.runs import RunWriter, Scene, lock_folder
 from threer.io.runs.layout import StoredFrame
 from threer.io.sources import open_source
-from threer.pipelines.refine.apply import REFINED, refine
+from threer.pipelines.reconstruct import _refined
+from threer.pipelines.refine import apply
+from threer.pipelines.refine.apply import REFINED, discard, refine
 from threer.pipelines.refine.refit import Correction, Samples, between, corrected_points, depth_of, fit, sample
 from threer.types import Frame, Pointmap, Trajectory, Update
 
@@ -112,6 +115,12 @@ def clip() -> Clip:
     return render_clip(5, 8, (320, 240), dataclasses.replace(WALK, antialias=False, motion=motion))
 
 
+@pytest.fixture(autouse=True)
+def small_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture of the cloud takes longer than all the rest, and is tested where it is made."""
+    monkeypatch.setattr(apply, "overview", lambda *_: np.zeros((2, 2, 3), np.uint8))
+
+
 def write_disturbed(
     clip: Clip, folder: Path, degrees: float = 2.0, share: float = 0.05, noise: bool = False
 ) -> Scene:
@@ -155,7 +164,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in [*(folder / "frames").iterdir(), folder / "cameras.json"]}
 
 
-def test_a_run_is_refined_beside_itself(clip: Clip, tmp_path: Path) -> None:
+def test_a_run_is_refined_beside_itself(clip: Clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = write_disturbed(clip, tmp_path)
     before = contents(scene.path)
     done = refine(scene)
@@ -183,8 +192,11 @@ def test_a_run_is_refined_beside_itself(clip: Clip, tmp_path: Path) -> None:
         refine(scene)
     with pytest.raises(RunError, match="is refined already"):
         refine(done.scene)
-    again = refine(scene, config=RefineConfig(overwrite=True))
-    assert np.array_equal(again.scene.cameras.c2w, done.scene.cameras.c2w)
+    assert cli(["refine", str(scene.path), "--overwrite"]) == 0
+    told = capsys.readouterr().err
+    assert f"refined   {done.scene.path}" in told
+    assert "px before" in told
+    assert np.array_equal(Scene.open(done.scene.path).cameras.c2w, done.scene.cameras.c2w)
 
 
 def test_what_does_not_help_is_not_written(clip: Clip, tmp_path: Path) -> None:
@@ -212,3 +224,22 @@ def test_errors_are_told_before_anything_is_done(
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     with pytest.raises(ThreerError, match=r"threer\[refine\]"):
         refine(scene)
+
+
+def test_reconstruct_refines_what_is_complete_and_never_fails_for_it(clip: Clip, tmp_path: Path) -> None:
+    scene = write_disturbed(clip, tmp_path)
+    with lock_folder(scene.path) as lock:
+        assert _refined(scene, ReconstructConfig(), lock) is scene
+        gone = scene.path.parent / "pictures"
+        gone.rename(tmp_path / "moved")
+        assert _refined(scene, ReconstructConfig(refine=True), lock) is scene
+        assert "cannot be read" in Scene.open(scene.path).report[REFINED]["why"]
+        (tmp_path / "moved").rename(gone)
+        refined = _refined(Scene.open(scene.path), ReconstructConfig(refine=True), lock)
+    assert refined.path == scene.path / REFINED
+    discard(scene.path)
+    assert not refined.path.exists()
+    (scene.path / REFINED).mkdir()
+    (scene.path / REFINED / "thesis.txt").write_text("mine")
+    discard(scene.path)
+    assert (scene.path / REFINED / "thesis.txt").exists()
