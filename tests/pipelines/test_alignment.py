@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -270,6 +271,63 @@ def test_scrambled_points_find_no_camera() -> None:
     assert "agree with any camera" in found.problems[1]
 
 
+def altered(pairs: Pairs, photo: int, change: Callable[[Pointmap], Pointmap]) -> Pairs:
+    edges = pairs.edges.tolist()
+    own = [change(p) if i == photo else p for p, (i, _) in zip(pairs.own, edges, strict=True)]
+    other = [change(p) if j == photo else p for p, (_, j) in zip(pairs.other, edges, strict=True)]
+    return dataclasses.replace(pairs, own=own, other=other)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_points_that_are_no_numbers_count_nothing(masked: bool) -> None:
+    def blank(points: Pointmap) -> Pointmap:
+        xyz, conf = points.xyz.clone(), points.conf.clone()
+        xyz[:6] = torch.nan
+        if masked:
+            conf[:6] = 0
+        return Pointmap(xyz, conf)
+
+    truth = world(4, seed=1)
+    pairs = truth.pairs(graphs.symmetrized(graphs.complete(4)), noise=0.01)
+    found = align(altered(pairs, 1, blank))
+    assert not found.problems
+    assert found.report["loss"] < found.report["start_loss"] < 0.1
+    assert not found.conf[1][:6].any()
+    turns = found.scene.c2w[:, :3, :3].numpy()
+    relative = np.einsum("ji,njk->nik", truth.c2w[0, :3, :3], truth.c2w[:, :3, :3])
+    assert np.abs(turns - relative).max() < 5e-3
+
+
+def test_a_photo_whose_points_lead_to_no_camera_does_not_stop_the_others() -> None:
+    truth = world(4, seed=1)
+    pairs = truth.pairs(graphs.symmetrized(graphs.complete(4)))
+    found = align(altered(pairs, 2, lambda p: Pointmap(torch.zeros_like(p.xyz), p.conf)))
+    assert list(found.photos) == [0, 1, 3]
+    assert found.problems == {2: "its points agree with no camera"}
+    assert np.isfinite(found.scene.c2w.numpy()).all()
+    assert found.report["loss"] < 1e-3
+    nothing = dataclasses.replace(pairs, own=[Pointmap(torch.zeros_like(p.xyz), p.conf) for p in pairs.own])
+    with pytest.raises(ReconstructionError, match=r"no two of the photos fit|in one spot"):
+        align(nothing)
+
+
+def test_what_is_behind_its_own_camera_poisons_nothing() -> None:
+    truth = world(4, seed=1)
+    pairs = truth.pairs(graphs.symmetrized(graphs.complete(4)), noise=0.01)
+    found = align(altered(pairs, 2, lambda p: Pointmap(-p.xyz, p.conf)))
+    assert 2 in found.problems
+    assert np.isfinite(found.report["loss"])
+    assert torch.isfinite(found.scene.c2w).all()
+    assert torch.isfinite(found.scene.focals).all()
+
+
+def test_steps_through_a_singular_system_are_damped() -> None:
+    truth = world(4, seed=1)
+    pairs = truth.pairs(graphs.symmetrized(graphs.complete(4)), noise=0.01)
+    found = align(altered(pairs, 2, lambda p: Pointmap(1e12 * p.xyz, p.conf)))
+    assert torch.isfinite(found.scene.c2w).all()
+
+
 def test_photos_can_come_in_any_order() -> None:
     truth = world(4, seed=21)
     graph = graphs.symmetrized(graphs.complete(4))
@@ -296,6 +354,10 @@ def test_impossible_settings_are_refused() -> None:
         AlignmentConfig(weakest_pair=1.0)
     with pytest.raises(ThreerError, match="pair_window must be at least 1"):
         AlignmentConfig(pair_window=0)
+    known = Known.nothing(2)
+    known.focals[1] = 0.0
+    with pytest.raises(ReconstructionError, match="focal lengths must be positive"):
+        align(world(2).pairs([(0, 1), (1, 0)]), known=known)
 
 
 def test_floaters_lose_their_confidence() -> None:

@@ -24,7 +24,7 @@ from threer.pipelines.alignment.pairs import components
 from threer.pipelines.alignment.predictions import Pairs
 from threer.pipelines.alignment.published import optimise_published
 from threer.pipelines.alignment.scene import Aligned, Known, alignment_loss, weights_of
-from threer.pipelines.alignment.spanning_tree import grow_scene, scene_on_known_cameras
+from threer.pipelines.alignment.spanning_tree import NoCameraError, grow_scene, scene_on_known_cameras
 from threer.pipelines.pairwise import NO_BASELINE, wrong_intrinsics
 from threer.pipelines.sessions import Progress
 from threer.types import FloatArray
@@ -78,17 +78,21 @@ def align(
         raise ValueError(f"known is about {len(known.focals)} photos, the pairs about {pairs.count}")
     names = names or [f"photo {i}" for i in range(pairs.count)]
     parity = config.published_alignment
-    pairs = pairs.without(e for e, (i, j) in enumerate(pairs.edges.tolist()) if i == j)
+    if not (known.focals[np.isfinite(known.focals)] > 0).all():
+        raise ReconstructionError("known focal lengths must be positive")
+    pairs = pairs.masked().without(e for e, (i, j) in enumerate(pairs.edges.tolist()) if i == j)
     sure = pairs if parity else pairs.without(unsure_pairs(pairs, config.weakest_pair))
-    photos, problems = _connected(sure, names)
-    used = sure.subset(photos)
-    known_here = known.subset(photos)
-    middles = _principal_points(used, known_here, parity)
-    everything_known = known_here.poses.all() and np.isfinite(known_here.focals).all()
-    if everything_known:
-        start = scene_on_known_cameras(used, known_here, middles)
-    else:
-        start = grow_scene(used, known_here, middles, published=parity)
+    gone: dict[int, str] = {}
+    while True:
+        photos, problems = _connected(sure, names, gone)
+        used = sure.subset(photos)
+        known_here = known.subset(photos)
+        try:
+            start = _first_scene(used, known_here, parity)
+            break
+        except NoCameraError as error:  # the others go on without it
+            gone[photos[error.photo]] = error.why
+            sure = sure.without(np.flatnonzero((sure.edges == photos[error.photo]).any(axis=1)).tolist())
     options: dict[str, Any] = {
         "weighting": config.pair_weighting,
         "principal_points": config.find_principal_points,
@@ -129,6 +133,13 @@ def align(
     return Alignment(photos, scene, conf, problems, doubts, report)
 
 
+def _first_scene(pairs: Pairs, known: Known, parity: bool) -> Aligned:
+    middles = _principal_points(pairs, known, parity)
+    if known.poses.all() and np.isfinite(known.focals).all():
+        return scene_on_known_cameras(pairs, known, middles)
+    return grow_scene(pairs, known, middles, published=parity)
+
+
 def unsure_pairs(pairs: Pairs, weakest: float) -> list[int]:
     """Pairs of which one map has hardly any confidence: below ``weakest`` of the usual mean logarithm."""
     means = [
@@ -141,13 +152,17 @@ def unsure_pairs(pairs: Pairs, weakest: float) -> list[int]:
     return [e for e, mean in enumerate(means) if not mean > weakest * usual]
 
 
-def _connected(pairs: Pairs, names: Sequence[str]) -> tuple[list[int], dict[int, str]]:
-    """The photos of the largest set that hangs together, and why the others are not in it."""
+def _connected(pairs: Pairs, names: Sequence[str], gone: Mapping[int, str]) -> tuple[list[int], dict[int, str]]:
+    """The photos of the largest set that hangs together, and why the others are not in it.
+
+    gone  photos that were taken out, and why
+    """
     sets = components(pairs.count, [(i, j) for i, j in pairs.edges.tolist()])
     if len(sets[0]) < 2:
         raise ReconstructionError(
-            "no two of the photos fit together: no pair of them has points the network is sure of; "
-            "they may show different places, or nothing to go by"
+            "no two of the photos fit together: no pair of them has points the network is sure of"
+            + "".join(f"; {names[photo]}: {why}" for photo, why in gone.items())
+            + "; they may show different places, or nothing to go by"
         )
     problems = {}
     for members in sets[1:]:
@@ -155,7 +170,7 @@ def _connected(pairs: Pairs, names: Sequence[str]) -> tuple[list[int], dict[int,
         company = f" (it goes with {', '.join(others[:3])} only)" if len(members) > 1 else ""
         for photo in members:
             problems[photo] = f"no sure pair joins it to the {len(sets[0])} photos of the scene{company}"
-    return sets[0], problems
+    return sets[0], {**problems, **gone}
 
 
 def _principal_points(pairs: Pairs, known: Known, parity: bool) -> Tensor:

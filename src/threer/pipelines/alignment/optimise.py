@@ -74,8 +74,11 @@ def optimise(
         share = SMOOTHING[0] * (SMOOTHING[1] / SMOOTHING[0]) ** min(1.0, step / 10)
         system = problem.linearised(state, share)
         while True:
-            moved = problem.refined(problem.moved(state, system.solve(damping)), share)
-            loss = problem.loss(moved)
+            try:
+                moved = problem.refined(problem.moved(state, system.solve(damping)), share)
+                loss = problem.loss(moved)
+            except np.linalg.LinAlgError:  # too close to singular for this damping
+                moved, loss = state, math.inf
             if loss <= losses[-1] or damping > DAMPING[2]:
                 break
             damping *= 10

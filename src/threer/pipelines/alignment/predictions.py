@@ -99,6 +99,17 @@ class Pairs:
             [self.sizes[photo] for photo in photos],
         )
 
+    def masked(self) -> Pairs:
+        """The same, with points that are not finite at the origin and of confidence 0, as no sum stands them."""
+
+        def mask(points: Pointmap) -> Pointmap:
+            known = torch.isfinite(points.xyz).all(dim=-1) & torch.isfinite(points.conf)
+            if known.all():
+                return points
+            return Pointmap(torch.where(known[..., None], points.xyz, 0), torch.where(known, points.conf, 0))
+
+        return Pairs(self.edges, [mask(p) for p in self.own], [mask(p) for p in self.other], self.sizes)
+
     def without(self, rows: Iterable[int]) -> Pairs:
         """All but the pairs of these rows."""
         gone = set(rows)

@@ -24,6 +24,14 @@ MIN_CONF = 3.0
 """Points of a photo that no pair begins with find its camera only above this confidence."""
 
 
+class NoCameraError(ReconstructionError):
+    """Points of a photo that lead to no camera; ``photo`` is its number."""
+
+    def __init__(self, photo: int, why: str) -> None:
+        super().__init__(f"photo {photo}: {why}")
+        self.photo, self.why = photo, why
+
+
 def spanning_tree(pairs: Pairs, scores: FloatArray | None = None) -> list[int]:
     """The pairs of the best spanning tree, strongest first: of both orders the stronger one."""
     scores = pairs.scores() if scores is None else scores
@@ -46,7 +54,8 @@ def grow_scene(pairs: Pairs, known: Known, principal_points: Tensor, *, publishe
     published         estimate focal lengths from the pair that was placed before (quirk D2), take the identity for
                       a camera that was not found (D4), as the original does
 
-    The photos must hang together. Raises ReconstructionError for a photo whose points fix no place.
+    The photos must hang together. Raises `NoCameraError` for a photo whose points lead to no camera, and
+    ReconstructionError for one whose points fix no place.
     """
     growth = _Growth(pairs, known, principal_points.numpy(), published)
     growth.along_tree()
@@ -121,7 +130,9 @@ class _Growth:
             first = np.flatnonzero(self.pairs.edges[:, 0] == photo)
             best = int(first[self.scores[first].argmax()]) if len(first) else None
             if photo not in self.focals and best is not None:
-                self.focals[photo] = self.focal_from(best)
+                focal = self.focal_from(best)
+                if self.published or focal > 0:  # none follows from points behind their camera
+                    self.focals[photo] = focal
             if photo not in self.poses and best is not None and not self.published:
                 similarity = _onto(self.pairs.own[best], self.placed[photo])
                 if similarity is not None:
@@ -146,9 +157,9 @@ class _Growth:
             self.poses.setdefault(photo, np.eye(4))
             self.focals.setdefault(photo, float(max(height, width)))
         else:
-            raise ReconstructionError(
-                f"photo {photo} has no pair that begins with it and its points find no camera: symmetrise the pairs"
-            )
+            first = bool((self.pairs.edges[:, 0] == photo).any())
+            hint = "" if first else ", and no pair begins with it: look at its pairs in both orders"
+            raise NoCameraError(photo, f"its points agree with no camera{hint}")
 
     def move_to_known(self) -> None:
         """Move everything onto the cameras that are known."""
