@@ -68,8 +68,8 @@ def adjust(
     side   longer side of the pictures in pixels, or None for `SIDE`
 
     All positions are held weakly, which says where the world is and how large: with two cameras held instead, the
-    scale between them and the rest drifts, and one that is held but wrong falls out of the scene. Where a focal
-    length leaves the plausible, the last rounds are done again with the start's. Deterministic.
+    scale between them and the rest drifts, and a single held one contradicts the others where it is off. Where a
+    focal length leaves the plausible, the last rounds are done again with the start's. Deterministic.
     """
     spread = _spread(c2w)
     unit = max(1.0, (side or SIDE) / SIDE)
