@@ -103,6 +103,9 @@ def test_other_places_and_too_little_fail() -> None:
     assert lost.status == "failed"
     with pytest.raises(ValueError, match=r"both be \[M, 2\]"):
         pose_from_matches(np.zeros((5, 2)), np.zeros((6, 2)), K, K)
+    for broken in (np.zeros((3, 3)), K * np.nan):
+        with pytest.raises(ValueError, match="K must be finite with positive focal lengths"):
+            pose_from_matches(np.zeros((50, 2)), np.zeros((50, 2)), K, broken)
 
 
 def maps(

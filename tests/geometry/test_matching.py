@@ -76,5 +76,7 @@ def test_nothing_to_match() -> None:
     assert len(match_pointmaps(lost, surface(0))) == 0
     with pytest.raises(ValueError, match="keep must be above 0"):
         match_pointmaps(surface(0), surface(0), keep=0)
+    with pytest.raises(ValueError, match="grid must be at least 1"):
+        match_pointmaps(surface(0), surface(0), grid=0)
     with pytest.raises(ValueError, match=r"is \[H, W\]"):
         match_pointmaps(Pointmap(torch.zeros(1, 4, 4, 3), torch.ones(1, 4, 4)), surface(0))

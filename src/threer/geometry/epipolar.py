@@ -119,6 +119,9 @@ def pose_from_matches(
     pixels_a, pixels_b = np.asarray(pixels_a, dtype=np.float64), np.asarray(pixels_b, dtype=np.float64)
     if pixels_a.ndim != 2 or pixels_a.shape[1] != 2 or pixels_a.shape != pixels_b.shape:
         raise ValueError(f"pixels must both be [M, 2], got {pixels_a.shape} and {pixels_b.shape}")
+    for K in (K_a, K_b):
+        if not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+            raise ValueError(f"K must be finite with positive focal lengths, got {np.asarray(K).tolist()}")
     total = len(pixels_a)
     rows = np.flatnonzero(np.isfinite(pixels_a).all(axis=1) & np.isfinite(pixels_b).all(axis=1))
     if len(rows) < LEAST_MATCHES:

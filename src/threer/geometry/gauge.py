@@ -32,7 +32,7 @@ def size_of(
     if how == "median":
         if weights is not None:
             raise ValueError("a median takes no weights")
-        return _median(distance, masks).clamp(min=SMALLEST_SCALE)
+        return _median(distance, masks).nan_to_num(nan=SMALLEST_SCALE).clamp(min=SMALLEST_SCALE)
     measured = {"mean": distance, "sqrt": distance.sqrt()}.get(how, distance.log1p())
     counted = torch.ones_like(distance) if weights is None else weights
     if masks is not None:
@@ -80,6 +80,8 @@ def best_scale(source: Tensor, target: Tensor, masks: Tensor | None = None, how:
     median     median of the factors that each point asks for
     weiszfeld  least sum of distances, by ten reweighted least squares
     """
+    if masks is not None:  # what does not count may be anything, NaN as well
+        source, target = (torch.where(masks[..., None], points, 0.0) for points in (source, target))
     dot, square = (source * target).sum(dim=-1), source.square().sum(dim=-1)
     if how == "median":
         return _median(dot / square, masks)

@@ -68,6 +68,8 @@ def match_pointmaps(
 
     Matches come in the order of the pixels of ``b``, with a grid of those of ``a``.
     """
+    if grid is not None and grid < 1:
+        raise ValueError(f"grid must be at least 1, got {grid}")
     chosen_a, chosen_b = _chosen(a, keep, min_conf), _chosen(b, keep, min_conf)
     points_a, points_b = _flat(a)[chosen_a], _flat(b)[chosen_b]
     if grid is None:
