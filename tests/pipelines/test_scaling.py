@@ -218,6 +218,10 @@ def test_what_gives_no_scale_is_told_in_a_line(tmp_path, scene, capsys):
     ):
         with pytest.raises(ReconstructionError, match=words):
             from_trajectory(scene, known)
+    far = truth().c2w.copy()
+    far[:, :3, 3] += [4e5, 5e6, 0]  # as UTM has it
+    with pytest.raises(ReconstructionError, match=r"5e\+06 m from its origin.*subtract the same offset"):
+        from_trajectory(scene, Trajectory(truth().timestamps, far))
     for arguments, words in (
         (["--distance", "0-1,2", "0:3,4", "1"], "a point is FRAME:U,V"),
         ([], "say what is known"),

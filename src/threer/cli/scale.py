@@ -21,7 +21,8 @@ def scale(run: Path, *, distance: tuple[str, str, float] | None, trajectory: Pat
     console = Console(stderr=True)
     had_mesh = (run / MESH).is_file()
     if reset:
-        unplace(run)
+        with console.status("writing cameras and cloud"):
+            unplace(run)
         lines = [("scale", "as it was reconstructed")]
     else:
         scene = Scene.open(run)
@@ -31,7 +32,8 @@ def scale(run: Path, *, distance: tuple[str, str, float] | None, trajectory: Pat
         else:
             assert trajectory is not None
             placement = from_trajectory(scene, read_tum(trajectory))
-        place(run, placement)
+        with console.status("writing cameras and cloud"):  # a long run has many points to choose from
+            place(run, placement)
         lines = [("scale", f"× {placement.sim3.scale:.6g}, now in metres"), ("from", placement.source)]
     if had_mesh:
         lines.append(("note", f"{MESH} had the scale of before and is gone: make it again with `threer mesh`"))

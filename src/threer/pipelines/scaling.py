@@ -18,6 +18,8 @@ FARTHEST_IN_TIME = 0.02
 """Seconds between a frame and the pose that is taken for it."""
 LARGEST_MISFIT = 0.5
 """A path that lies further beside the true one than this share of its spread is another one."""
+COARSEST = 1e-3
+"""Points are in single precision: its step at the path may be this share of the path's spread."""
 SAME_SURFACE = 0.05
 """Points around a pixel whose depths differ by no more than this share belong together."""
 
@@ -113,6 +115,12 @@ def from_trajectory(scene: Scene, truth: Trajectory) -> Placement:
         raise ReconstructionError(
             f"the paths do not agree: {misfit:.3g} m apart, in a path of {spread:.3g} m about its middle; check "
             "that both are of the same recording and clock"
+        )
+    step = float(np.spacing(np.float32(np.abs(poses).max())))
+    if not straight and step > COARSEST * spread:
+        raise ReconstructionError(
+            f"the path lies {np.abs(poses).max():.3g} m from its origin, where points could only be told apart by "
+            f"{step:.2g} m: subtract the same offset from all its positions"
         )
     source = f"a known path, {len(cameras)} cameras, {misfit:.3g} m apart after alignment"
     if straight:
