@@ -23,7 +23,7 @@ from scipy.ndimage import zoom
 from scipy.spatial.transform import Rotation
 
 from threer.config import LoopConfig
-from threer.data.synthetic.clips import Clip, render_path
+from threer.data.synthetic.clips import WALK, Clip, ClipStyle, render_path
 from threer.data.synthetic.rooms import sample_room
 from threer.evaluation.trajectory import ate
 from threer.geometry.projection import unproject
@@ -47,7 +47,9 @@ class Drift:
     depth: float = 0.02
 
 
-def round_trip(seed: int, frames: int, size: tuple[int, int], radius: float = 1.0, turns: float = 1.2) -> Clip:
+def round_trip(
+    seed: int, frames: int, size: tuple[int, int], style: ClipStyle = WALK, radius: float = 1.0, turns: float = 1.2
+) -> Clip:
     """A walk on a circle, looking outwards, that goes on over its own beginning."""
     room = sample_room(seed)
     eye = float(room.size.reshape(3)[1]) - 1.4  # y is down
@@ -55,7 +57,7 @@ def round_trip(seed: int, frames: int, size: tuple[int, int], radius: float = 1.
     c2w = torch.eye(4).repeat(frames, 1, 1)
     c2w[:, 0, 0], c2w[:, 0, 2], c2w[:, 2, 0], c2w[:, 2, 2] = angle.cos(), angle.sin(), -angle.sin(), angle.cos()
     c2w[:, :3, 3] = torch.stack([radius * angle.sin(), eye + 0.05 * (5 * angle).sin(), radius * angle.cos()], -1)
-    return render_path(seed, c2w, FOV, size)
+    return render_path(seed, c2w, FOV, size, style)
 
 
 def drifted(clip: Clip, drift: Drift, seed: int = 0) -> Iterator[Update]:

@@ -15,6 +15,7 @@ from threer.cli.train import train
 from threer.config import (
     AlignmentConfig,
     LocalizeConfig,
+    LoopConfig,
     MeshConfig,
     Preset,
     ReconstructConfig,
@@ -46,11 +47,12 @@ def run(argv: list[str]) -> int:
                 "query": query,
                 "mesh": mesh,
                 "refine": refine,
+                "loops": loops,
                 "localize": localize,
                 "scale": scale,
                 "models": models,
-                "train": train,
                 "data": data,
+                "train": train,
             },
             args=argv,
             prog="threer",
@@ -175,6 +177,25 @@ def refine(
         config: Settings.
     """
     from threer.cli.refine import refine as command
+
+    return command(run, out, config)
+
+
+def loops(
+    run: tyro.conf.Positional[Path],
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    config: tyro.conf.OmitArgPrefixes[LoopConfig] = LoopConfig(),  # noqa: B008 - frozen
+) -> int:
+    """Find where the camera of a finished run came back, and bend the run so that it meets itself there.
+
+    The run itself stays; where there is no loop nothing is written but the reason, in its report.
+
+    Args:
+        run: Folder of the run.
+        out: Folder of the run with closed loops; `closed` in the folder of the run if not given.
+        config: Settings.
+    """
+    from threer.cli.loops import loops as command
 
     return command(run, out, config)
 

@@ -32,6 +32,7 @@ from threer.pipelines.live import LiveFeed
 from threer.pipelines.methods import advice, load_method, make_session
 from threer.pipelines.placement import check_apart
 from threer.pipelines.recurrent import RecurrentSession
+from threer.pipelines.refine import moved_run
 from threer.pipelines.refine.apply import REFINED, discard, refine
 from threer.pipelines.saving import RunSaver, SavePoint, check_same, weights_fingerprint
 from threer.pipelines.sessions import Progress, Session
@@ -138,6 +139,7 @@ def reconstruct(
                 return _refined(_completed(out, saver), config, lock)
         if config.overwrite:
             discard(out)
+            moved_run.discard(out)
         point = SavePoint() if run is None else saver.latest()
         clock.add(point.seconds)
         if isinstance(session, StreamingSession):

@@ -17,8 +17,9 @@ NEAR = 0.05
 """Share of its depth to which a point must meet its counterpart."""
 LEAST_SPREAD = 0.1
 """Standard deviation of the matched points across their main axis, as a share of their depth."""
-INDEPENDENT = 20
-"""So many points of a frame count as measured on their own: a network's errors are alike over whole surfaces."""
+INDEPENDENT = 5
+"""So many points of a frame count as measured on their own, as errors of depth maps are alike over whole surfaces:
+the errors of edges then have the spread that their covariances say."""
 LEAST_ERROR = np.array([np.radians(0.3)] * 3 + [0.005] * 3 + [0.005])
 """Standard deviation that an edge has at least: rotation, translation in depths, log scale."""
 RIVAL = 0.6

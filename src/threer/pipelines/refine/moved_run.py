@@ -42,6 +42,14 @@ def check_free(out: Path, overwrite: bool) -> None:
         raise RunError(f"{out} holds a run with closed loops already; overwrite it, or choose another folder")
 
 
+def discard(run: Path) -> None:
+    """Remove the run with closed loops from the folder of another one, which is to be replaced, and no other."""
+    closed = read_run(run / CLOSED)
+    if closed is not None and FROM in closed["settings"]:
+        with os_errors_as_run_errors(run / CLOSED):
+            shutil.rmtree(run / CLOSED)
+
+
 def write_moved(scene: Scene, moves: Sequence[Sim3], out: Path, told: Mapping[str, Any]) -> Scene:
     """The run ``scene`` with frame k moved by ``moves[k]``, written whole and put into ``out`` at the end.
 
