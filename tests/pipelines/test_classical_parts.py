@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from threer.errors import RunError
 from threer.pipelines.classical.checks import (
     ModelFacts,
     better,
@@ -181,3 +183,17 @@ def test_features_are_kept_for_the_same_settings_only_and_in_our_pixels(tmp_path
     at = other.keypoints(other.add(blob(16)))  # 2048 pixels: searched at 1600
     assert np.abs(at - [60, 40]).max(axis=1).min() < 0.15
     other.close()
+
+
+def test_damaged_features_are_told_in_a_line_or_begun_anew(tmp_path: Path) -> None:
+    black = np.zeros((64, 64, 3), np.uint8)
+    store = FeatureStore(tmp_path)
+    store.add(black)
+    store.close()
+    (tmp_path / "features.json").write_bytes(b"\xff\xfe")
+    store = FeatureStore(tmp_path)
+    assert store.add(black) == 1
+    store.close()
+    (tmp_path / "features.db").write_bytes(b"no database" * 200)
+    with pytest.raises(RunError, match=r"features.db is damaged: remove it"):
+        FeatureStore(tmp_path)

@@ -66,7 +66,10 @@ class FeatureStore:
             options.num_threads = threads
             options.sift.max_num_features = most
             self._extractor = colmap.FeatureExtractor.create(options, colmap.Device.cpu)
-            self._database = colmap.Database.open(self.path)
+            try:
+                self._database = colmap.Database.open(self.path)
+            except RuntimeError:  # how pycolmap reports a file that is no database
+                raise RunError(f"{self.path} is damaged: remove it, its features are then found anew") from None
             self._ids = {image.name: image.image_id for image in self._database.read_all_images()}
             self._cameras = {(c.width, c.height): c.camera_id for c in self._database.read_all_cameras()}
 
@@ -167,8 +170,8 @@ class FeatureStore:
     def _keep_if_same(self, key: Mapping[str, Any]) -> None:
         """Begin anew unless the database was made with the same settings."""
         path, text = self.folder / KEY, json.dumps(key)
-        if not path.is_file() or path.read_text() != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
             path.unlink(missing_ok=True)
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self.path.with_name(DATABASE + suffix).unlink(missing_ok=True)
-            path.write_text(text)
+            path.write_bytes(text.encode())
