@@ -160,8 +160,8 @@ def test_two_photos_from_one_place_are_ambiguous() -> None:
     session = PairSession(Turning())
     run(session, [frame(0), frame(1)])
     assert session.report["ambiguous"] == [
-        "a.png and b.png were taken from one place, or are the same: nothing confirms their depth but the network's "
-        "guess"
+        "a.png and b.png were taken from one place, or are the same: nothing confirms their depth but the "
+        "network's guess"
     ]
 
     class Seeing(ExactModel):
@@ -223,7 +223,7 @@ def test_more_than_two_are_refused() -> None:
     session = PairSession(ExactModel())
     session.push(frame(0))
     session.push(frame(1))
-    with pytest.raises(ReconstructionError, match="global alignment .* takes more"):
+    with pytest.raises(ReconstructionError, match=r"global alignment .* takes more"):
         session.push(frame(0))
     with pytest.raises(ReconstructionError, match="no frame"):
         PairSession(ExactModel()).finish()
