@@ -309,7 +309,7 @@ class AlignmentConfig:
     """Align by the original's own schedule and with its quirks; `--preset parity` sets it."""
     pair_graph: Literal["auto", "complete", "sliding", "log", "one-reference", "retrieval"] = "auto"
     """Which photos are looked at in pairs: all; each with the next ones; each with those 1, 2, 4 … away; one with
-    all; each with those it resembles. `auto` takes all pairs of up to 16 photos, and those that are alike of more."""
+    all; each with those it resembles. `auto`: all pairs of up to 16 photos, of more those that are alike."""
     pair_window: int = 3
     """Of `sliding` the photos ahead, of `log` the steps to each side."""
     pair_cycle: bool = False
