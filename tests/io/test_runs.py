@@ -209,6 +209,51 @@ def test_an_interrupted_run_keeps_its_final_frames(tmp_path: Path) -> None:
     assert len(read_ply(tmp_path / "run" / "points.ply")) > 0
 
 
+def interrupted_once(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, file: str) -> None:
+    """The next call of a function that writes ``file`` is interrupted before it does."""
+    function = getattr(module, name)
+
+    def breaks(path: Path, *content: object) -> None:
+        if path.name == file:
+            monkeypatch.setattr(module, name, function)
+            raise KeyboardInterrupt
+        function(path, *content)
+
+    monkeypatch.setattr(module, name, breaks)
+
+
+def test_no_frame_is_there_twice_after_a_chunk_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed from the beginning: the chunks have to have the same borders again."""
+    writer = RunWriter(tmp_path / "run", {}, chunk=4)
+    interrupted_once(monkeypatch, threer.io.runs.layout, "write_chunk", "000000.npz")
+    for k in range(3):
+        writer.on(make_update(k))
+    with pytest.raises(KeyboardInterrupt):
+        writer.on(make_update(3))
+    for k in range(4, 7):  # what was known by then
+        writer.on(make_update(k))
+    assert writer.finish("interrupted", {}).table.indices.tolist() == list(range(7))
+    again = RunWriter(tmp_path / "run", {}, chunk=4, resume=Progress())
+    for k in range(10):
+        again.on(make_update(k))
+    assert again.finish("complete", {}).table.indices.tolist() == list(range(10))
+
+
+def test_the_end_of_a_run_can_be_interrupted_up_to_the_last_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", range(3), chunk=2)
+    writer = RunWriter(tmp_path / "run", {}, chunk=2, resume=Progress())  # all three are ahead
+    interrupted_once(monkeypatch, sys.modules[RunWriter.__module__], "write_json", "run.json")
+    with pytest.raises(KeyboardInterrupt):
+        writer.finish("complete", {})
+    scene = writer.finish("interrupted", {})
+    assert scene.state == "interrupted"
+    assert scene.report["counts"]["final"] == 3
+
+
 def test_a_run_without_frames(tmp_path: Path) -> None:
     scene = RunWriter(tmp_path / "run", {}).finish("failed", {})
     assert len(scene) == 0

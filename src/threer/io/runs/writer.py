@@ -173,14 +173,15 @@ class RunWriter:
         frame = StoredFrame.from_update(update)
         if self._state(frame.index) == _CAME:
             raise ValueError(f"frame {frame.index} ({frame.name}) was final before")
-        self._counts[update.kind] += 1
-        if self._waiting and self._waiting[0]["conf"].shape != frame.conf.shape:
+        size = frame.points.nbytes + frame.conf.nbytes + frame.colours.nbytes
+        # Full already: closing it was interrupted. A chunk that grew would hold frames twice after `resume`.
+        if self._waiting and (self._waiting[0]["conf"].shape != frame.conf.shape or self._is_full(size)):
             self._close_chunk()
         row = layout.pack(frame, self.precision)
         self._waiting.append(row)
         self._remember(frame.index, _CAME)
-        size = frame.points.nbytes + frame.conf.nbytes + frame.colours.nbytes
-        if len(self._waiting) >= self.chunk or (len(self._waiting) + 1) * size > _CHUNK_BYTES:
+        self._counts[update.kind] += 1
+        if self._is_full(size):
             self._close_chunk()
 
     def sync(self) -> Progress:
@@ -199,20 +200,23 @@ class RunWriter:
         cloud = scene.cloud(self.keep, self.cloud_budget, normals=self.normals)
         write_ply(self.out / layout.POINTS, cloud)
         found = int(scene.cameras.found.sum())
-        self._counts["final"] += self._frames.count(_FINAL_AHEAD)
-        self._counts["failed"] += self._frames.count(_FAILED_AHEAD)
         counts = {
             **self._counts,
+            "final": self._counts["final"] + self._frames.count(_FINAL_AHEAD),
+            "failed": self._counts["failed"] + self._frames.count(_FAILED_AHEAD),
             "cameras_found": found,
             "cameras_missing": len(scene) - found,
             "points": len(cloud),
         }
         write_json(self.out / layout.REPORT, {**report, "state": state, "counts": counts})
         self._run["state"] = state
-        del self._run["process"]
+        self._run.pop("process", None)  # gone if an error cut `finish` off, and it is called once more
         write_json(self.out / layout.RUN, self._run)
         self.close()
         return Scene.open(self.out)
+
+    def _is_full(self, size: int) -> bool:
+        return len(self._waiting) >= self.chunk or (len(self._waiting) + 1) * size > _CHUNK_BYTES
 
     def _close_chunk(self) -> None:
         self._write_open_chunk()
