@@ -166,6 +166,29 @@ def test_a_source_that_can_be_read_again_is_interrupted(config: ReconstructConfi
     assert Scene.open(tmp_path / "out").state == "interrupted"
 
 
+def test_the_update_that_was_being_told_when_the_interrupt_came_reaches_everybody(
+    config: ReconstructConfig,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(12):
+        Image.fromarray(live_picture(i)).save(folder / f"{i}.png")
+
+    class InterruptedAt5:
+        def on(self, update: Update) -> None:
+            if update.frame.index == 5:
+                ctrl_c()
+
+    listener = Listener()
+    with pytest.raises(KeyboardInterrupt):
+        threer.reconstruct(folder, tmp_path / "out", config, observers=[InterruptedAt5(), listener])
+    final = listener.indices("final")
+    assert 5 in final
+    assert final == list(range(len(final)))
+    assert len(Scene.open(tmp_path / "out")) == len(final)
+
+
 def test_a_complete_live_run_is_given_back_and_no_other_is_resumed(
     config: ReconstructConfig,  # noqa: F811
     tmp_path: Path,

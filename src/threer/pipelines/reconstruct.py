@@ -208,9 +208,10 @@ def _stream(
     """
     first: Frame | None = None
     untold: Iterator[Update] = iter(())
+    in_hand: tuple[Update, int] | None = None  # an update, and how many observers have had it
 
     def deliver(updates: Iterable[Update]) -> None:
-        nonlocal untold
+        nonlocal untold, in_hand
         coming = iter(updates)
         untold = coming if isinstance(updates, list) else iter(())  # others would work on to give more
         while True:
@@ -219,8 +220,10 @@ def _stream(
             if update is None:
                 return
             with clock("writing"):
-                for observer in observers:
+                for told, observer in enumerate(observers):
+                    in_hand = (update, told)
                     observer.on(update)
+                in_hand = None
 
     def report() -> dict[str, Any]:
         told = dict(session.report)
@@ -250,8 +253,17 @@ def _stream(
     def left_out(why: str = TOO_SLOW) -> list[Update]:
         return [Update("dropped", frame, message=why) for frame in feed.dropped()] if feed else []
 
-    def tell_the_rest() -> None:
-        """Nothing that is known when an error comes is lost, whatever else fails."""
+    def tell_the_rest(interrupted: bool) -> None:
+        """Nothing that is known when an error comes is lost, whatever else fails.
+
+        An observer that was interrupted gets its update again (the writer takes a frame once); one that failed does
+        not.
+        """
+        if in_hand:
+            update, told = in_hand
+            for observer in observers[told if interrupted else told + 1 :]:
+                with suppress(Exception):
+                    observer.on(update)
         rest = [*untold, *(session.unreturned if isinstance(session, StreamingSession) else ()), *left_out()]
         if feed:
             feed.close()
@@ -288,7 +300,7 @@ def _stream(
         writer.finish("complete", report())
     except BaseException as error:  # whatever it is, what was final stays, and the caller hears of it
         with not_interrupted():
-            tell_the_rest()
+            tell_the_rest(isinstance(error, KeyboardInterrupt))
             with suppress(RunError):
                 writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
         raise
