@@ -262,7 +262,7 @@ def _stream(
         if in_hand:
             update, told = in_hand
             for observer in observers[told if interrupted else told + 1 :]:
-                with suppress(Exception):
+                with suppress(Exception, KeyboardInterrupt):  # the signal is shut out; an observer may raise it
                     observer.on(update)
         rest = [*untold, *(session.unreturned if isinstance(session, StreamingSession) else ()), *left_out()]
         if feed:
