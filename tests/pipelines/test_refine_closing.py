@@ -22,7 +22,7 @@ from threer.errors import RunError, ThreerError
 from threer.evaluation.trajectory import ate
 from threer.io.runs import Scene
 from threer.pipelines.refine.closing import close_loops
-from threer.pipelines.refine.moved_run import discard
+from threer.pipelines.refine.second_run import CLOSED
 
 DRIFT = Drift(turn=0.4, growth=0.006)
 LOST = 24
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def no_preview(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing one takes longer than all the rest."""
     blank = np.zeros((8, 8, 3), np.uint8)
-    monkeypatch.setattr("threer.pipelines.refine.moved_run.overview", lambda *_: blank)
+    monkeypatch.setattr("threer.pipelines.refine.second_run.overview", lambda *_: blank)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_run_that_returns_to_its_start_meets_itself(run: Scene, capsys: pytest
         close_loops(closing.scene, config=CONFIG)
     with pytest.raises(RunError, match="holds a run with closed loops already"):
         close_loops(run, config=CONFIG)
-    discard(run.path)
+    CLOSED.discard(run.path)
     assert not closing.scene.path.exists()
 
 

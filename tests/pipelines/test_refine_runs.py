@@ -21,9 +21,10 @@ from threer.io.runs import RunWriter, Scene, lock_folder
 from threer.io.runs.layout import StoredFrame
 from threer.io.sources import open_source
 from threer.pipelines.reconstruct import _refined
-from threer.pipelines.refine import apply
-from threer.pipelines.refine.apply import REFINED, discard, refine
+from threer.pipelines.refine import second_run
+from threer.pipelines.refine.apply import refine
 from threer.pipelines.refine.refit import Correction, Samples, between, corrected_points, depth_of, fit, sample
+from threer.pipelines.refine.second_run import REFINED
 from threer.types import Frame, Pointmap, Trajectory, Update
 
 SIZE = 32, 24
@@ -118,7 +119,7 @@ def clip() -> Clip:
 @pytest.fixture(autouse=True)
 def small_preview(monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture of the cloud takes longer than all the rest, and is tested where it is made."""
-    monkeypatch.setattr(apply, "overview", lambda *_: np.zeros((2, 2, 3), np.uint8))
+    monkeypatch.setattr(second_run, "overview", lambda *_: np.zeros((2, 2, 3), np.uint8))
 
 
 def write_disturbed(
@@ -171,10 +172,10 @@ def test_a_run_is_refined_beside_itself(clip: Clip, tmp_path: Path, capsys: pyte
     assert done.verdict.accepted, done.verdict.why
     assert contents(scene.path) == before
     assert error(done.scene, clip) < error(scene, clip) / 3
-    assert done.scene.path == scene.path / REFINED
+    assert done.scene.path == scene.path / REFINED.name
     assert done.scene.state == "complete"
     for path in (scene.path, done.scene.path):
-        told = Scene.open(path).report[REFINED]
+        told = Scene.open(path).report[REFINED.name]
         assert told["accepted"]
         assert told["held_back_px"][1] < told["held_back_px"][0]
     assert not list(scene.path.glob(".*.part"))
@@ -206,8 +207,8 @@ def test_what_does_not_help_is_not_written(clip: Clip, tmp_path: Path) -> None:
     assert not done.verdict.accepted
     assert done.scene is scene
     assert contents(scene.path) == before
-    assert not (scene.path / REFINED).exists()
-    assert Scene.open(scene.path).report[REFINED]["why"] == done.verdict.why
+    assert not (scene.path / REFINED.name).exists()
+    assert Scene.open(scene.path).report[REFINED.name]["why"] == done.verdict.why
 
 
 def test_errors_are_told_before_anything_is_done(
@@ -233,13 +234,13 @@ def test_reconstruct_refines_what_is_complete_and_never_fails_for_it(clip: Clip,
         gone = scene.path.parent / "pictures"
         gone.rename(tmp_path / "moved")
         assert _refined(scene, ReconstructConfig(refine=True), lock) is scene
-        assert "cannot be read" in Scene.open(scene.path).report[REFINED]["why"]
+        assert "cannot be read" in Scene.open(scene.path).report[REFINED.name]["why"]
         (tmp_path / "moved").rename(gone)
         refined = _refined(Scene.open(scene.path), ReconstructConfig(refine=True), lock)
-    assert refined.path == scene.path / REFINED
-    discard(scene.path)
+    assert refined.path == scene.path / REFINED.name
+    REFINED.discard(scene.path)
     assert not refined.path.exists()
-    (scene.path / REFINED).mkdir()
-    (scene.path / REFINED / "thesis.txt").write_text("mine")
-    discard(scene.path)
-    assert (scene.path / REFINED / "thesis.txt").exists()
+    (scene.path / REFINED.name).mkdir()
+    (scene.path / REFINED.name / "thesis.txt").write_text("mine")
+    REFINED.discard(scene.path)
+    assert (scene.path / REFINED.name / "thesis.txt").exists()

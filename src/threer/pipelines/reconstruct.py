@@ -32,8 +32,8 @@ from threer.pipelines.live import LiveFeed
 from threer.pipelines.methods import advice, load_method, make_session
 from threer.pipelines.placement import check_apart
 from threer.pipelines.recurrent import RecurrentSession
-from threer.pipelines.refine import moved_run
-from threer.pipelines.refine.apply import REFINED, discard, refine
+from threer.pipelines.refine.apply import refine
+from threer.pipelines.refine.second_run import CLOSED, REFINED
 from threer.pipelines.saving import RunSaver, SavePoint, check_same, weights_fingerprint
 from threer.pipelines.sessions import Progress, Session
 from threer.pipelines.streaming import StreamingSession
@@ -138,8 +138,8 @@ def reconstruct(
             if run["state"] == "complete":
                 return _refined(_completed(out, saver), config, lock)
         if config.overwrite:
-            discard(out)
-            moved_run.discard(out)
+            REFINED.discard(out)
+            CLOSED.discard(out)
         point = SavePoint() if run is None else saver.latest()
         clock.add(point.seconds)
         if isinstance(session, StreamingSession):
@@ -345,14 +345,14 @@ def _refined(scene: Scene, config: ReconstructConfig, lock: RunLock) -> Scene:
     """The refined run if that was asked for and helps; the run itself is complete whatever comes of it."""
     if not config.refine:
         return scene
-    if scene.report.get(REFINED, {}).get("accepted") and read_run(scene.path / REFINED) is not None:
-        return Scene.open(scene.path / REFINED)
+    if scene.report.get(REFINED.name, {}).get("accepted") and read_run(scene.path / REFINED.name) is not None:
+        return Scene.open(scene.path / REFINED.name)
     once = scene.settings.get("fingerprint") is None
     settings = RefineConfig(pictures="run" if once else "source", overwrite=True)
     try:
         return refine(scene, config=settings, lock=lock).scene
     except ThreerError as error:
-        write_json(scene.path / REPORT, {**scene.report, REFINED: {"accepted": False, "why": str(error)}})
+        write_json(scene.path / REPORT, {**scene.report, REFINED.name: {"accepted": False, "why": str(error)}})
         return scene
 
 

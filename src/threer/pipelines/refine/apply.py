@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,26 +14,20 @@ import torch
 
 from threer.config import RefineConfig
 from threer.errors import RunError
-from threer.io.atomic import os_errors_as_run_errors, plain, write_json
-from threer.io.runs import RunWriter, Scene, StoredFrame, lock_folder
-from threer.io.runs.layout import PREVIEW, REPORT
+from threer.io.atomic import plain, write_json
+from threer.io.runs import Scene, lock_folder
+from threer.io.runs.layout import REPORT
 from threer.io.runs.lock import RunLock
-from threer.io.runs.scene import read_run
 from threer.pipelines.classical.colmap import pycolmap
 from threer.pipelines.refine.bundle import Adjusted, adjust
 from threer.pipelines.refine.observations import gather
 from threer.pipelines.refine.pictures import Matched, match_frames
 from threer.pipelines.refine.refit import Correction, between, corrected_points, fit, sample
+from threer.pipelines.refine.second_run import REFINED, as_frame
 from threer.pipelines.refine.verdict import FEWEST_OBSERVATIONS, Verdict, follow, judge
-from threer.render.overview import overview
-from threer.render.pictures import save_png
-from threer.types import FloatArray, Frame, Pointmap, Update
+from threer.types import FloatArray, Pointmap, Update
 
-REFINED = "refined"
-"""Of a run: the folder of the refined one, and the entry of both reports."""
-FROM = "refined_from"
 FEWEST = 3
-PREVIEW_POINTS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,28 +64,21 @@ def refine(
     pycolmap()
     if scene.state != "complete":
         raise RunError(f"{scene.path} is not complete ({scene.state}): let it finish first")
-    if FROM in scene.settings:
-        raise RunError(f"{scene.path} is refined already: refine the run it was made from, {scene.settings[FROM]}")
-    out = scene.path / REFINED if out is None else out
-    _check_free(out, config.overwrite)
+    if REFINED.marker in scene.settings:
+        origin = scene.settings[REFINED.marker]
+        raise RunError(f"{scene.path} is refined already: refine the run it was made from, {origin}")
+    out = scene.path / REFINED.name if out is None else out
+    REFINED.check_free(out, config.overwrite)
     if scene.cameras.found.sum() < FEWEST:
         raise RunError(f"{scene.path} has {int(scene.cameras.found.sum())} cameras, and it takes {FEWEST}")
     matched = match_frames(scene, config)
     refined = _refined(scene, matched, config)
     told = {**dataclasses.asdict(refined.verdict), "folder": str(out) if refined.verdict.accepted else None}
-    result = _write(scene, refined, out, told) if refined.verdict.accepted else scene
+    accepted = refined.verdict.accepted
+    result = REFINED.write(scene, _updates(scene, refined), out, told) if accepted else scene
     with nullcontext() if lock else lock_folder(scene.path):
-        write_json(scene.path / REPORT, {**scene.report, REFINED: plain(told)})
+        write_json(scene.path / REPORT, {**scene.report, REFINED.name: plain(told)})
     return Refinement(result, refined.verdict)
-
-
-def discard(run: Path) -> None:
-    """Remove the refined run from the folder of another one, which is to be replaced. Nobody else's is touched."""
-    folder = run / REFINED
-    refined = read_run(folder)
-    if refined is not None and FROM in refined["settings"]:
-        with os_errors_as_run_errors(folder):
-            shutil.rmtree(folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,40 +143,6 @@ def _corrections(scene: Scene, found: Adjusted, rows: npt.NDArray[np.int64]) -> 
     return between(fitted)
 
 
-def _write(scene: Scene, refined: _Refined, out: Path, told: Mapping[str, Any]) -> Scene:
-    """A whole run in a folder of its own, moved into its place at the end."""
-    run = read_run(scene.path) or {}
-    store = run.get("store", {})
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    with os_errors_as_run_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-    try:
-        writer = RunWriter(
-            part,
-            {**scene.settings, FROM: str(scene.path)},
-            weights=run.get("weights"),
-            metric=scene.metric,
-            **{name: store[name] for name in ("precision", "cloud_budget", "keep", "normals") if name in store},
-        )
-        try:
-            for update in _updates(scene, refined):
-                writer.on(update)
-            kept = {k: v for k, v in scene.report.items() if k not in ("counts", "state", REFINED)}
-            written = writer.finish("complete", {**kept, REFINED: plain(dict(told))})
-        finally:
-            writer.close()
-        cloud = written.cloud(max_points=PREVIEW_POINTS)
-        save_png(part / PREVIEW, overview(cloud.xyz, cloud.rgb, written.trajectory))
-        with os_errors_as_run_errors(out):
-            if out.exists():
-                shutil.rmtree(out)
-            os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return Scene.open(out)
-
-
 def _updates(scene: Scene, refined: _Refined) -> Iterator[Update]:
     for position in range(len(scene)):
         frame = scene.frame(position)
@@ -206,26 +156,4 @@ def _updates(scene: Scene, refined: _Refined) -> Iterator[Update]:
             torch.from_numpy(np.where(known[..., None], points, 0.0).astype(np.float32)),
             torch.from_numpy(np.where(known, frame.conf, 0.0).astype(np.float32)),
         )
-        yield Update("final" if known.any() else "failed", _frame(frame), points=pointmap, c2w=c2w, K=K)
-
-
-def _frame(stored: StoredFrame) -> Frame:
-    image = torch.from_numpy(stored.colours).permute(2, 0, 1).float() / 255
-    size = int(stored.size[0]), int(stored.size[1])
-    return Frame(image, stored.index, stored.timestamp, stored.name, size, stored.to_original)
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    """Raises `RunError` if a folder holds anything but a refined run that may be replaced."""
-    with os_errors_as_run_errors(out):
-        if not out.exists():
-            return
-        if not out.is_dir():
-            raise RunError(f"{out} is a file; choose another folder for the refined run")
-        if not any(out.iterdir()):
-            return
-    run = read_run(out)
-    if run is None or FROM not in run["settings"]:
-        raise RunError(f"{out} holds something that is no refined run; choose another folder")
-    if not overwrite:
-        raise RunError(f"{out} holds a refined run already; overwrite it, or choose another folder")
+        yield Update("final" if known.any() else "failed", as_frame(frame), points=pointmap, c2w=c2w, K=K)

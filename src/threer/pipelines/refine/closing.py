@@ -30,8 +30,9 @@ from threer.pipelines.refine.loops import (
     verify,
     without_support,
 )
-from threer.pipelines.refine.moved_run import CLOSED, FROM, check_free, write_moved
+from threer.pipelines.refine.moved_run import moved
 from threer.pipelines.refine.pose_graph import close, gtsam, interpolate
+from threer.pipelines.refine.second_run import CLOSED
 
 LEAST_LIKENESS = 0.25
 """Of two frames, in that of the median pair of neighbours: below it they are not compared."""
@@ -94,12 +95,12 @@ def close_loops(scene: Scene, out: Path | None = None, config: LoopConfig | None
     gtsam()
     if scene.state != "complete":
         raise RunError(f"{scene.path} is not complete ({scene.state}): let it finish first")
-    if FROM in scene.settings:
+    if CLOSED.marker in scene.settings:
         raise RunError(f"the loops of {scene.path} are closed already: take the run it was made from")
     if scene.settings.get("method") in AT_ONCE:
         raise RunError(f"{scene.settings['method']} places all frames at once and drifts along no path")
-    out = scene.path / CLOSED if out is None else out
-    check_free(out, config.overwrite)
+    out = scene.path / CLOSED.name if out is None else out
+    CLOSED.check_free(out, config.overwrite)
     loops, refused, compared = _find(scene, config)
     result = _close(scene, loops, refused, compared, out)
     told = {
@@ -112,7 +113,7 @@ def close_loops(scene: Scene, out: Path | None = None, config: LoopConfig | None
         "pairs": [dataclasses.asdict(pair) for pair in sorted(result.tried, key=lambda t: bool(t.why))[:MOST_TOLD]],
     }
     with lock_folder(scene.path):
-        write_json(scene.path / REPORT, {**scene.report, CLOSED: plain(told)})
+        write_json(scene.path / REPORT, {**scene.report, CLOSED.name: plain(told)})
     return result
 
 
@@ -150,7 +151,7 @@ def _close(scene: Scene, loops: list[Loop], refused: list[Tried], compared: int,
     moves = [now.after(was.inverse()) for now, was in zip(closed.poses, poses, strict=True)]
     corrections = interpolate(found.tolist(), moves, len(scene))
     told = {"from": str(scene.path), "loops": int(closed.trusted.sum()), "misfit": (before, after)}
-    return dataclasses.replace(result, scene=write_moved(scene, corrections, out, told))
+    return dataclasses.replace(result, scene=CLOSED.write(scene, moved(scene, corrections), out, told))
 
 
 def _find(scene: Scene, config: LoopConfig) -> tuple[list[Loop], list[Tried], int]:
