@@ -15,6 +15,7 @@ from torch import Tensor
 
 from threer.data.synthetic import furniture
 from threer.data.synthetic.furniture import Part, Piece
+from threer.data.synthetic.room_style import PLAIN, RoomStyle
 from threer.data.synthetic.textures import COUNT, STYLES
 
 BOX, CYLINDER, SPHERE = 0, 1, 2
@@ -80,7 +81,7 @@ class _Placed:
     material: tuple[int, str]
 
 
-def sample_room(seed: int) -> Rooms:
+def sample_room(seed: int, style: RoomStyle = PLAIN) -> Rooms:
     """One furnished, textured and lit room (S = 1) for a seed."""
     rng = np.random.default_rng(seed)
     size = np.array([rng.uniform(1.5, 3.6), rng.uniform(1.15, 1.7), rng.uniform(1.5, 3.6)])

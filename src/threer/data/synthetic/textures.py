@@ -1,18 +1,21 @@
 """A bank of tileable two-channel textures with mip levels, drawn from one seed.
 
 A texture does not hold colours: its channels (a, b) in 0..1 mix the three colours of a material, so that one map
-serves many surfaces.
+serves many surfaces. Photographs, which do hold colours, can stand beside them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from threer.data.synthetic.photographs import load_photographs
 
 SIZE = 64  # texels along one side of the finest level
 LEVELS = 7  # 64, 32, ... 1
@@ -22,25 +25,34 @@ STYLES = ("plain", "noise", "checker", "stripes", "bricks", "wood", "blobs", "gl
 
 @dataclass(frozen=True, eq=False)
 class TextureBank:
-    """texels [T, Σ level², 2]: all levels of a texture one after the other; starts: offset of each level."""
+    """Textures with their mip levels.
+
+    texels       [T, Σ level², C]: all levels of a texture one after the other
+    starts       offset of each level
+    size         texels along one side of the finest level
+    photographs  a bank of linear RGB, C = 3, if there is one
+    """
 
     texels: Tensor
     starts: tuple[int, ...]
+    size: int = SIZE
+    photographs: TextureBank | None = None
 
     def sample(self, index: Tensor, uv: Tensor, level: Tensor) -> Tensor:
         """Trilinear lookup.
 
-        index [n] int64 texture, uv [n, 2] in tiles (wraps around), level [n] mip level >= 0 -> [n, 2] in 0..1
+        index [n] int64 texture, uv [n, 2] in tiles (wraps around), level [n] mip level >= 0 -> [n, C] in 0..1
         """
-        level = level.clamp(0, LEVELS - 1)
+        last = len(self.starts) - 1
+        level = level.clamp(0, last)
         fine = level.floor()
         blend = (level - fine).unsqueeze(-1)
         fine_index = fine.long()
-        coarse_index = (fine_index + 1).clamp(max=LEVELS - 1)
+        coarse_index = (fine_index + 1).clamp(max=last)
         return torch.lerp(self._bilinear(index, uv, fine_index), self._bilinear(index, uv, coarse_index), blend)
 
     def _bilinear(self, index: Tensor, uv: Tensor, level: Tensor) -> Tensor:
-        side = torch.full_like(level, SIZE) >> level
+        side = torch.full_like(level, self.size) >> level
         start = torch.tensor(self.starts, device=level.device)[level]
         grid = (uv - uv.floor()) * side.unsqueeze(-1) - 0.5
         corner = grid.floor()
@@ -56,19 +68,28 @@ class TextureBank:
 
 
 @lru_cache(maxsize=4)
-def texture_bank(seed: int = 0, device: str = "cpu") -> TextureBank:
-    """The bank for a seed: texture t has style ``STYLES[t % len(STYLES)]``."""
+def texture_bank(seed: int = 0, device: str = "cpu", photographs: Sequence[str] = ()) -> TextureBank:
+    """The bank for a seed: texture t has style ``STYLES[t % len(STYLES)]``.
+
+    ``photographs`` is a tuple of image files. Raises SourceError for one that cannot be read.
+    """
     generator = torch.Generator().manual_seed(seed)
     maps = torch.stack([_draw(STYLES[t % len(STYLES)], generator) for t in range(COUNT)])  # [T, 2, S, S]
-    levels, starts, offset = [], [], 0
-    for _ in range(LEVELS):
+    shown = _mipmaps(load_photographs(photographs), device) if photographs else None
+    return replace(_mipmaps(maps, device), photographs=shown)
+
+
+def _mipmaps(maps: Tensor, device: str) -> TextureBank:
+    """The bank of maps [T, C, S, S], S a power of two."""
+    size = maps.shape[-1]
+    levels, starts, offset = [maps.flatten(2)], [0], size**2
+    while maps.shape[-1] > 1:
+        maps = F.avg_pool2d(maps, 2)
         starts.append(offset)
         offset += maps.shape[-1] ** 2
         levels.append(maps.flatten(2))
-        if maps.shape[-1] > 1:
-            maps = F.avg_pool2d(maps, 2)
     texels = torch.cat(levels, dim=2).transpose(1, 2).contiguous()
-    return TextureBank(texels.to(device), tuple(starts))
+    return TextureBank(texels.to(device), tuple(starts), size)
 
 
 def _draw(style: str, generator: torch.Generator) -> Tensor:
