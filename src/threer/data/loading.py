@@ -1,21 +1,17 @@
-"""From a draw to a sample: files read, cropped to the network's size, colours changed; and a stream of batches."""
+"""From a draw to a sample: files read, cropped to the network's size, colours changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from threer.data.augment import ColourChange, Jitter
-from threer.data.batches import BatchPlan, Position, Request
 from threer.data.crops import UnusableViewError, fit, upright_size
 from threer.data.datasets.format import Dataset
-from threer.data.mixing import Mix
 from threer.data.samples import RawView, Sample, normalised
 from threer.data.sampling import Draw, Draws, NoRoomError, ViewPlan
 from threer.errors import SourceError
@@ -23,7 +19,6 @@ from threer.geometry.transforms import is_pose
 from threer.types import FloatArray
 
 TRIES = 20
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -134,69 +129,5 @@ class ViewSource:
         return np.stack([first @ view.c2w for view in views])
 
 
-class Samples(TorchDataset[Sample]):
-    """Several sources as one, for `torch.utils.data`: takes `Request`s, and one seed for all."""
-
-    def __init__(self, mix: Mix, seed: int = 0) -> None:
-        self.mix, self.seed = mix, seed
-        self.sources = mix.leaves
-
-    def __len__(self) -> int:
-        return len(self.mix)
-
-    def __getitem__(self, request: Request) -> Sample:
-        leaf, index = self.mix.locate(request.index, request.epoch)
-        source = self.sources[leaf]
-        assert isinstance(source, ViewSource)
-        return source.sample(index, request.views, request.size, (self.seed, request.epoch, request.index))
-
-
-class Stream(Generic[T]):
-    """Batches without end, read ahead by ``workers`` processes, that goes on exactly where it was saved.
-
-    collate   makes a batch of samples
-    What a batch holds depends on its position alone, not on workers, nor on how far they have read ahead.
-    """
-
-    def __init__(
-        self,
-        samples: Samples,
-        plan: BatchPlan,
-        collate: Callable[[list[Sample]], T],
-        workers: int = 0,
-        state: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.samples, self.plan, self.collate, self.workers = samples, plan, collate, workers
-        self.position = Position() if state is None else plan.restored(state)
-
-    def __iter__(self) -> Iterator[T]:
-        loader = DataLoader(
-            self.samples,
-            batch_sampler=_Endless(self.plan, self.position),
-            collate_fn=self.collate,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else it would draw from the process's own
-        )
-        for batch in loader:
-            self.position = self.position.after(self.plan)
-            yield batch
-
-    def state(self) -> dict[str, Any]:
-        """Plain numbers: the batches that were handed out are done."""
-        return self.plan.state(self.position)
-
-
-class _Endless:
-    def __init__(self, plan: BatchPlan, position: Position) -> None:
-        self.plan, self.position = plan, position
-
-    def __iter__(self) -> Iterator[list[Request]]:
-        return self.plan.from_position(self.position)
-
-
 def _with_depth(view: RawView, depth: Any) -> RawView:
     return RawView(view.image, depth.astype(np.float32), view.c2w, view.K, view.foreground, view.name)
-
-
-__all__ = ["Look", "Samples", "Stream", "ViewSource"]
