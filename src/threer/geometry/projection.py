@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from threer.geometry.lens import distort, undistort
 from threer.types import FloatArray
 
 
@@ -21,22 +22,32 @@ def pixel_grid(
     return torch.stack([u, v], dim=-1)
 
 
-def rays(K: Tensor, height: int, width: int) -> Tensor:
-    """Points at depth 1 seen by every pixel: K [..., 3, 3] (zero skew) -> [..., H, W, 3], z = 1."""
+def rays(K: Tensor, height: int, width: int, distortion: Tensor | None = None) -> Tensor:
+    """Points at depth 1 seen by every pixel: K [..., 3, 3] (zero skew) -> [..., H, W, 3], z = 1.
+
+    distortion  [..., 2] k1, k2 of `threer.geometry.lens`, or None for a pinhole
+    """
     grid = pixel_grid(height, width, device=K.device, dtype=K.dtype)
     focal = torch.stack([K[..., 0, 0], K[..., 1, 1]], dim=-1)[..., None, None, :]
     centre = K[..., None, None, :2, 2]
     xy = (grid - centre) / focal
+    if distortion is not None:
+        xy = undistort(xy, distortion)
     return torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1)
 
 
-def unproject(depth: Tensor, K: Tensor) -> Tensor:
-    """Depth maps [..., H, W] and intrinsics [..., 3, 3] to points [..., H, W, 3] in the camera's frame."""
-    return rays(K, depth.shape[-2], depth.shape[-1]) * depth[..., None]
+def unproject(depth: Tensor, K: Tensor, distortion: Tensor | None = None) -> Tensor:
+    """Depth maps [..., H, W] and intrinsics [..., 3, 3] to points [..., H, W, 3] in the camera's frame.
+
+    distortion  [..., 2] k1, k2 of `threer.geometry.lens`, or None for a pinhole
+    """
+    return rays(K, depth.shape[-2], depth.shape[-1], distortion) * depth[..., None]
 
 
-def project(points: Tensor, K: Tensor) -> Tensor:
+def project(points: Tensor, K: Tensor, distortion: Tensor | None = None) -> Tensor:
     """Points [*batch, ..., 3] in the camera's frame and K [*batch, 3, 3] to pixels [*batch, ..., 2].
+
+    distortion  [*batch, 2] k1, k2 of `threer.geometry.lens`, or None for a pinhole
 
     NaN where a point is not in front of the camera.
     """
@@ -44,7 +55,10 @@ def project(points: Tensor, K: Tensor) -> Tensor:
     wide = K.reshape(*K.shape[:-2], *between, 3, 3)
     z = points[..., 2:]
     focal = torch.stack([wide[..., 0, 0], wide[..., 1, 1]], dim=-1)
-    pixels = points[..., :2] / z * focal + wide[..., :2, 2]
+    xy = points[..., :2] / z
+    if distortion is not None:
+        xy = distort(xy, distortion)
+    pixels = xy * focal + wide[..., :2, 2]
     return torch.where(z > 0, pixels, torch.nan)
 
 

@@ -44,6 +44,7 @@ class Batch:
     valid        [B, V, H, W] bool: pixels that count. Their depth must be finite and above 0
     c2w          [B, V, 4, 4] camera-to-world in any common frame, in the unit of the depth
     K            [B, V, 3, 3] intrinsics of the *upright* image, pixel centres at integers
+    distortion   [B, V, 2] k1, k2 of its lens, see `threer.geometry.lens`; on the CPU. 0 for a pinhole
     true_shape   [B, V, 2] (height, width) of the upright image. Where that is the stored size transposed, image,
                  depth and masks are stored transposed (portrait pictures in a batch of landscape ones)
     world        [B, 4, 4] camera-to-world of the frame that Local-to-World takes as the world
@@ -57,8 +58,8 @@ class Batch:
     roles        what the views are for
     sources      B names, for messages: data set and scene of each sample
 
-    What is left out: upright images, all of them seen and no rays, no sky, no flags, the reference as world. Raises
-    ValueError for shapes that do not fit.
+    What is left out: pinholes, upright images, all of them seen and no rays, no sky, no flags, the reference as
+    world. Raises ValueError for shapes that do not fit.
     """
 
     images: Tensor
@@ -66,6 +67,7 @@ class Batch:
     valid: Tensor
     c2w: Tensor
     K: Tensor
+    distortion: Tensor
     true_shape: Tensor
     world: Tensor
     sky: Tensor
@@ -98,6 +100,7 @@ class Batch:
         if valid is None:
             valid = torch.isfinite(depth) & (depth > 0)
         usual: dict[str, Tensor] = {
+            "distortion": torch.zeros(batch, views, 2),
             "true_shape": torch.tensor([height, width]).expand(batch, views, 2),
             "world": c2w[:, roles.reference],
             "sky": torch.zeros_like(valid),
@@ -120,7 +123,8 @@ class Batch:
         maps, flags = (batch, views, height, width), (batch,)
         for name, shape in {
             "depth": maps, "valid": maps, "sky": maps, "c2w": (batch, views, 4, 4), "K": (batch, views, 3, 3),
-            "true_shape": (batch, views, 2), "world": (batch, 4, 4), "seen": (batch, views), "rays": (batch, views),
+            "distortion": (batch, views, 2), "true_shape": (batch, views, 2), "world": (batch, 4, 4),
+            "seen": (batch, views), "rays": (batch, views),
             "metric": flags, "camera_only": flags, "depth_only": flags, "single_view": flags,
         }.items():  # fmt: skip
             if getattr(self, name).shape != shape:
@@ -148,12 +152,18 @@ class Batch:
     def camera(self) -> Tensor:
         """[B, V, H, W, 3] points in each view's own camera, 0 where not valid."""
         depth = torch.where(self.valid, self.depth, 0.0)  # an invalid NaN or infinity must not reach a gradient
-        points = unproject(depth, self.K)
+        lens = self.lens
+        points = unproject(depth, self.K, lens)
         turned = self.turned
         if bool(turned.any()):
-            upright = unproject(depth.mT, self.K).transpose(2, 3)
+            upright = unproject(depth.mT, self.K, lens).transpose(2, 3)
             points = torch.where(turned[..., None, None, None].to(points.device), upright, points)
         return points
+
+    @property
+    def lens(self) -> Tensor | None:
+        """[B, V, 2] ``distortion`` on the batch's device; None where all cameras are pinholes."""
+        return self.distortion.to(self.K) if bool(self.distortion.any()) else None
 
     @property
     def turned(self) -> Tensor:
@@ -177,7 +187,7 @@ class Batch:
             kept = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
             names = tuple(names[int(i)] for i in kept)
         chosen: dict[str, Any] = {
-            # sizes stay on the CPU, whatever device the rest is on
+            # sizes and lenses stay on the CPU, whatever device the rest is on
             name: tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
             for name, tensor in self._tensors().items()
         }
@@ -196,9 +206,9 @@ class Batch:
         return replace(self.of_views(rest, roles), world=self.c2w[:, view])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """On another device; sizes stay on the CPU, where the networks read them."""
+        """On another device; sizes and lenses stay on the CPU, where they are asked without waiting."""
         moved: dict[str, Any] = {
-            name: tensor if name == "true_shape" else tensor.to(device, non_blocking=non_blocking)
+            name: tensor if name in _ON_CPU else tensor.to(device, non_blocking=non_blocking)
             for name, tensor in self._tensors().items()
         }
         return replace(self, **moved)
@@ -213,7 +223,8 @@ class Batch:
         return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
 
-_OF_VIEWS = frozenset(("images", "depth", "valid", "c2w", "K", "true_shape", "sky", "seen", "rays"))
+_OF_VIEWS = frozenset(("images", "depth", "valid", "c2w", "K", "distortion", "true_shape", "sky", "seen", "rays"))
+_ON_CPU = frozenset(("distortion", "true_shape"))
 
 
 def cat(batches: Sequence[Batch]) -> Batch:

@@ -173,7 +173,7 @@ def network_views(batch: Batch, true_rays: bool = False) -> list[View]:
     rays = None
     if bool(batch.rays.any()):
         c2w = relative_pose(batch.c2w, batch.reference.unsqueeze(1))
-        rays = ray_map(c2w, batch.K, (width, height), true_rays)
+        rays = ray_map(c2w, batch.K, (width, height), true_rays, batch.lens)
     seen, asked = batch.seen.cpu(), batch.rays.cpu()
     views = []
     for v in range(batch.views):
