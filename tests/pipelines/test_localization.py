@@ -244,11 +244,11 @@ def test_a_run_without_a_camera_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"retrieved": 0}, "at least 1 frame"),
-        ({"threshold": float("nan")}, "positive number of pixels"),
+        ({"retrieved": 0}, "retrieved must be at least 1"),
+        ({"threshold": float("nan")}, "threshold must be a finite number"),
         ({"camera": "mine"}, "one of auto, run, unknown"),
         ({"weights": "dust3r"}, "--matcher dust3r"),
-        ({"seed": -1}, "not be negative"),
+        ({"seed": -1}, "seed must be at least 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict, why: str) -> None:
