@@ -29,7 +29,7 @@ from threer.pipelines.alignment.predictions import Pairs
 from threer.pipelines.alignment.published import optimise_published
 from threer.pipelines.alignment.scene import Aligned, Known, alignment_loss
 from threer.pipelines.alignment.spanning_tree import grow_scene
-from threer.pipelines.reconstruct import peak_memory_mib
+from threer.pipelines.cost import peak_memory_mib
 from threer.types import FloatArray, Pointmap
 
 SCHEDULE = 300

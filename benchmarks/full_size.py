@@ -30,8 +30,8 @@ from threer.io.sources import open_source, to_frame
 from threer.models import CUT3R, SLAM3R, CUT3RConfig, DUSt3R, DUSt3RConfig, Fast3R, Fast3RConfig, SLAM3RConfig
 from threer.models.inspect import count_parameters
 from threer.nn.dpt import DPTDims
+from threer.pipelines.cost import peak_memory_mib
 from threer.pipelines.methods import make_session
-from threer.pipelines.reconstruct import peak_memory_mib
 
 METHODS = ("slam3r", "cut3r", "fast3r", "dust3r")
 MOST = {"dust3r": 2}

@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -239,6 +240,52 @@ def test_no_frame_is_there_twice_after_a_chunk_was_interrupted(
     for k in range(10):
         again.on(make_update(k))
     assert again.finish("complete", {}).table.indices.tolist() == list(range(10))
+
+
+def interrupted_after(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:
+    """The next call of a method is interrupted when it is done."""
+    function = getattr(target, name)
+
+    def breaks(*given: object) -> object:
+        monkeypatch.setattr(target, name, function)
+        function(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(target, name, breaks)
+
+
+@pytest.mark.parametrize("name", ["_write_rows", "_write_cameras", "_remember", "_is_full"])
+@pytest.mark.parametrize("at", [0, 3, 4])
+def test_an_update_that_is_told_again_after_an_interrupt_is_stored_and_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int
+) -> None:
+    """Whatever was done of it: `_write_rows` and `_write_cameras` come in the middle of closing a chunk."""
+    writer = RunWriter(tmp_path / "run", {}, chunk=4)
+    for k in range(8):
+        if k == at:
+            interrupted_after(monkeypatch, writer, name)
+        try:
+            writer.on(make_update(k))
+        except KeyboardInterrupt:
+            with suppress(ValueError):  # it may be there already
+                writer.on(make_update(k))
+    scene = writer.finish("complete", {})
+    stored = [np.load(path)["index"].tolist() for path in sorted((scene.path / "frames").iterdir())]
+    assert [index for chunk in stored for index in chunk] == list(range(8))
+    assert scene.report["counts"]["final"] == 8
+
+
+def test_other_frames_on_disk_than_those_that_wait_are_replaced(tmp_path: Path) -> None:
+    """As many, but others: the chunk of a process whose borders lay elsewhere."""
+    write_run(tmp_path / "run", [0, 1, 2, 3, 4, 5, 6, 7], chunk=4)
+    again = RunWriter(tmp_path / "run", {}, chunk=3, resume=Progress())
+    for k in range(8):
+        again.on(make_update(k))
+        seen = Scene.open(tmp_path / "run").table.indices.tolist()
+        assert seen == sorted(set(seen)), "a reader sees no frame twice"
+    scene = again.finish("complete", {})
+    stored = [np.load(path)["index"].tolist() for path in sorted((scene.path / "frames").iterdir())]
+    assert stored == [[0, 1, 2], [3, 4, 5], [6, 7]]
 
 
 def test_the_end_of_a_run_can_be_interrupted_up_to_the_last_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,9 +21,10 @@ from pipelines.test_live import picture as live_picture
 from threer.config import ReconstructConfig
 from threer.errors import RunError
 from threer.io.frames import RawFrame, to_frame
-from threer.io.runs import Scene
+from threer.io.runs import RunWriter, Scene
 from threer.io.sources import open_source
-from threer.pipelines.interrupts import first_interrupt_calls, not_interrupted
+from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.interrupts import first_interrupt_calls, interrupts_wait, not_interrupted
 from threer.types import Update
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -187,6 +190,83 @@ def test_the_update_that_was_being_told_when_the_interrupt_came_reaches_everybod
     assert 5 in final
     assert final == list(range(len(final)))
     assert len(Scene.open(tmp_path / "out")) == len(final)
+
+
+def test_an_interrupt_while_the_finals_of_a_round_are_made_loses_none_of_them(
+    config: ReconstructConfig,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rounds of three; the second Ctrl-C comes in the middle of one."""
+    config = dataclasses.replace(config, streaming=dataclasses.replace(config.streaming, stride=5))
+    listener = Listener()
+    track, told = CameraTracker.track, 0
+
+    def tracked(*given: Any) -> Any:
+        nonlocal told
+        if not told and len(listener.indices("final")) > 25:
+            told = len(listener.indices("final"))
+            ctrl_c()
+        return track(*given)
+
+    monkeypatch.setattr(CameraTracker, "track", tracked)
+    source = Lockstep(1000)
+    camera(monkeypatch, source, {30: lambda: end(source)})
+    with pytest.raises(KeyboardInterrupt):
+        threer.reconstruct("camera", tmp_path / "out", config, observers=[listener])
+    final, dropped = listener.indices("final"), listener.indices("dropped")
+    assert len(final) == told + 3, "the round was finished, and no other begun"
+    assert final == list(range(told + 3))
+    scene = Scene.open(tmp_path / "out")
+    assert scene.table.indices.tolist() == final
+    # Frames that had been taken and were waiting for their future are counted, too.
+    (note,) = [note for note in scene.report["notes"] if "not final" in note]
+    taken = int(note.split()[0])
+    assert note.startswith(f"{taken} frames of those from {told + 3} to ")
+    assert len(final) + taken + len(dropped) == max(dropped) + 1, "each frame that came in is accounted for"
+
+
+def test_nothing_that_goes_wrong_while_a_run_is_closed_hides_the_first_error(
+    config: ReconstructConfig,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(12):
+        Image.fromarray(live_picture(i)).save(folder / f"{i}.png")
+
+    class Fails:
+        def on(self, update: Update) -> None:
+            raise ZeroDivisionError("the first error")
+
+    def breaks(*_: object) -> None:
+        raise MemoryError("the second")
+
+    monkeypatch.setattr(RunWriter, "finish", breaks)
+    with pytest.raises(ZeroDivisionError, match="the first error") as caught:
+        threer.reconstruct(folder, tmp_path / "out", config, observers=[Fails()])
+    assert caught.value.__notes__ == ["then, while the run was closed: MemoryError: the second"]
+
+
+def test_a_ctrl_c_waits_for_a_step_that_must_be_whole() -> None:
+    done = []
+
+    def step() -> None:
+        with interrupts_wait():
+            ctrl_c()
+            done.append(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    asked = threading.Event()
+    with first_interrupt_calls(asked.set):
+        with interrupts_wait():
+            ctrl_c()
+            assert not asked.wait(0.05)
+        assert asked.wait(10), "whoever handles it is told"
 
 
 def test_a_complete_live_run_is_given_back_and_no_other_is_resumed(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import signal
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -163,6 +165,45 @@ def test_a_feed_passes_on_what_reading_raised() -> None:
     assert seen == list(range(5))
 
 
+def test_what_breaks_after_a_feed_was_stopped_is_nobodys_trouble() -> None:
+    source = Lockstep(5, broken="the camera is gone")
+    feed, seen = LiveFeed(source), []
+    for frame in feed:
+        seen.append(frame.index)
+        feed.stop()  # which lets the source come to its end, and break
+        until_read()
+    assert seen == [0]
+
+
+def until_read() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "live source":
+            thread.join(timeout=10)
+
+
+def test_a_camera_that_breaks_when_it_is_ended_makes_a_complete_run(
+    config: ReconstructConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Lockstep(1000, broken="the camera was switched off")
+
+    def prepared(frame: RawFrame, spec: object) -> object:
+        source.let(1)
+        if frame.index == 12:
+            os.kill(os.getpid(), signal.SIGINT)  # once: it ends the source
+            until_read()
+        return to_frame(frame, spec)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("threer.pipelines.reconstruct.open_source", lambda *_: source)
+    monkeypatch.setattr("threer.pipelines.reconstruct.to_frame", prepared)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        scene = threer.reconstruct("camera", tmp_path / "out", config)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert scene.state == "complete"
+    assert len(scene) > 12
+
+
 @pytest.fixture
 def config(model: SLAM3R, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReconstructConfig:
     save_checkpoint(model, tmp_path / "tiny", Checkpoint("tiny", "slam3r", (), "Apache-2.0"))
@@ -220,6 +261,8 @@ def test_a_live_run_that_breaks_keeps_what_was_final_and_stops_reading(
     scene = Scene.open(tmp_path / "out")
     assert scene.state == "interrupted"
     assert len(scene) == 10
+    (note,) = scene.report["notes"]
+    assert note.startswith("2 frames of those from 10 to 11 were taken, but not final")
     for thread in threading.enumerate():
         if thread.name == "live source":
             thread.join(timeout=10)

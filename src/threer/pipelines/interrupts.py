@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a run: end a source that has no end of its own, or interrupt; never disturb the closing."""
+"""What Ctrl-C does to a run: end a source without an end, or interrupt; never disturb what must be whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
+from types import FrameType
 
 
 @contextmanager
@@ -53,6 +54,23 @@ def not_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """A Ctrl-C inside the block takes effect when it ends: for short steps that must be whole."""
+    usual = signal.getsignal(signal.SIGINT)
+    if not _in_main_thread() or not callable(usual):
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *signalled: came.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if came:
+            usual(*came[0])
 
 
 def _in_main_thread() -> bool:

@@ -118,7 +118,8 @@ class Backlog:
 class LiveFeed:
     """Reads a live ``source`` in a thread of its own; iterating gives the frames to reconstruct.
 
-    ``dropped`` tells which frames were left out before the latest one. Iterating raises what reading raised.
+    ``dropped`` tells which frames were left out before the latest one. Iterating raises what reading raised before
+    it was stopped.
     """
 
     def __init__(self, source: FrameSource, capacity: int = CAPACITY) -> None:
@@ -173,7 +174,9 @@ class LiveFeed:
                     self._backlog.put(frame)
                     self._change.notify()
         except BaseException as error:  # whatever it is, the one who iterates is to hear of it
-            self._error = error
+            with self._change:
+                if not self._ended:  # what was stopped may break in any way: nothing more is wanted of it
+                    self._error = error
         finally:
             with self._change:
                 self._ended = True

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import torch
 
 from threer.config import InputSpec, ReconstructConfig, RefineConfig
-from threer.errors import ReconstructionError, RunError, ThreerError
+from threer.errors import ReconstructionError, ThreerError
 from threer.io.atomic import write_json
 from threer.io.intrinsics import with_known_lens
 from threer.io.runs import RunWriter, Scene, lock_folder
@@ -27,6 +25,7 @@ from threer.models.device import find_device
 from threer.pipelines.classical.colmap import pycolmap
 from threer.pipelines.classical.session import FOLDER as FEATURES
 from threer.pipelines.classical.session import ClassicalSession
+from threer.pipelines.cost import Clock, peak_memory_mib
 from threer.pipelines.interrupts import first_interrupt_calls, not_interrupted
 from threer.pipelines.live import LiveFeed
 from threer.pipelines.methods import advice, load_method, make_session
@@ -103,7 +102,7 @@ def reconstruct(
     Raises `SourceError`, `CheckpointError`, `ReconstructionError` or `RunError`, each with one plain line.
     """
     config = with_known_lens(dataclasses.replace(config or ReconstructConfig(), **settings))
-    clock = _Clock()
+    clock = Clock()
     out = Path(out)
     if config.refine:
         pycolmap()  # what is missing is told now, not hours later
@@ -196,7 +195,7 @@ def _stream(
     observers: Sequence[Observer],
     writer: RunWriter,
     saver: RunSaver,
-    clock: _Clock,
+    clock: Clock,
     taken: int,
     one_lens: bool,
     on_stop: Callable[[], None] | None,
@@ -209,6 +208,7 @@ def _stream(
     first: Frame | None = None
     untold: Iterator[Update] = iter(())
     in_hand: tuple[Update, int] | None = None  # an update, and how many observers have had it
+    at_work = set[int]()  # frames that were taken and are neither final nor failed
 
     def deliver(updates: Iterable[Update]) -> None:
         nonlocal untold, in_hand
@@ -224,6 +224,7 @@ def _stream(
                     in_hand = (update, told)
                     observer.on(update)
                 in_hand = None
+                at_work.discard(update.frame.index)
 
     def report() -> dict[str, Any]:
         told = dict(session.report)
@@ -269,9 +270,13 @@ def _stream(
             feed.close()
             rest += left_out(CUT_OFF)
         for update in rest:
+            at_work.discard(update.frame.index)
             for observer in observers:
                 with suppress(Exception):
                     observer.on(update)
+        if at_work:
+            spread = f"{len(at_work)} frames of those from {min(at_work)} to {max(at_work)}"
+            frames.notes.append(f"{spread} were taken, but not final when the run ended: they are not in it")
 
     try:
         with first_interrupt_calls(enough) if on_stop else nullcontext():
@@ -282,6 +287,7 @@ def _stream(
                 first = first or frame
                 if one_lens:
                     _check_same_size(first, frame)
+                at_work.add(frame.index)
                 with clock("reconstruction"):
                     if isinstance(session, ClassicalSession):
                         session.look(raw.image)
@@ -299,10 +305,16 @@ def _stream(
             session.save_state(writer.out)
         writer.finish("complete", report())
     except BaseException as error:  # whatever it is, what was final stays, and the caller hears of it
+        interrupted = isinstance(error, KeyboardInterrupt)
         with not_interrupted():
-            tell_the_rest(isinstance(error, KeyboardInterrupt))
-            with suppress(RunError):
-                writer.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", report())
+            for step in (
+                lambda: tell_the_rest(interrupted),
+                lambda: writer.finish("interrupted" if interrupted else "failed", report()),
+            ):
+                try:
+                    step()
+                except BaseException as another:  # never instead of the first
+                    error.add_note(f"then, while the run was closed: {type(another).__name__}: {another}")
         raise
 
 
@@ -321,7 +333,7 @@ def _review(
     spec: InputSpec,
     session: RecurrentSession,
     deliver: Callable[[Iterable[Update]], None],
-    clock: _Clock,
+    clock: Clock,
 ) -> None:
     """Show all frames again to a session that wants it."""
     if not session.config.second_pass:
@@ -360,42 +372,3 @@ def draw_preview(scene: Scene) -> None:
     """Draw the cloud and the camera path of a run into its folder."""
     cloud = scene.cloud(max_points=PREVIEW_POINTS)
     save_png(scene.path / PREVIEW, overview(cloud.xyz, cloud.rgb, scene.trajectory))
-
-
-class _Clock:
-    """Seconds spent in each named part of the work."""
-
-    def __init__(self) -> None:
-        self._begun = time.perf_counter()
-        self._parts: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._parts[part] = self._parts.get(part, 0.0) + time.perf_counter() - begun
-
-    def add(self, parts: Mapping[str, float]) -> None:
-        """Count what an earlier process has spent, as `seconds` gave it."""
-        self._begun -= parts.get("total", 0.0)
-        for part, spent in parts.items():
-            if part != "total":
-                self._parts[part] = self._parts.get(part, 0.0) + spent
-
-    def total(self) -> float:
-        return time.perf_counter() - self._begun
-
-    def seconds(self) -> dict[str, float]:
-        return {**{k: round(v, 3) for k, v in self._parts.items()}, "total": round(self.total(), 3)}
-
-
-def peak_memory_mib() -> float | None:
-    """Largest resident size of this process so far; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)

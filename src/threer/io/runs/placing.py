@@ -12,8 +12,8 @@ from threer.io.atomic import os_errors_as_run_errors, write_json
 from threer.io.cameras import write_cameras
 from threer.io.ply import write_ply
 from threer.io.runs import layout
+from threer.io.runs.folder import lock_folder
 from threer.io.runs.scene import PLACEMENT, Scene, read_run
-from threer.io.runs.writer import lock_folder
 from threer.io.trajectory import write_tum
 from threer.types import Sim3
 

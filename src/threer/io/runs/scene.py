@@ -181,13 +181,16 @@ def read_table(chunks: list[Path], settings: Mapping[str, Any]) -> FrameCameras:
 
 
 def _read_listed(chunks: list[Path]) -> tuple[dict[str, npt.NDArray[Any]], list[tuple[int, int]]]:
-    """What is said about the frames beside their pixels, by index, and the (chunk, row) of each."""
+    """What is said about the frames beside their pixels, by index, and the (chunk, row) of each.
+
+    Of a frame that a writer is about to move from one chunk to another both are there for a moment: one counts.
+    """
     listed = [layout.read_chunk(chunk, *layout.LISTED) for chunk in chunks]
     columns: dict[str, npt.NDArray[Any]] = {
         name: np.concatenate([chunk[name] for chunk in listed]) if listed else _EMPTY[name]
         for name in layout.LISTED
     }
-    order = np.argsort(columns["index"], kind="stable")
+    _, order = np.unique(columns["index"], return_index=True)
     places = [(k, row) for k, chunk in enumerate(listed) for row in range(len(chunk["index"]))]
     return {name: column[order] for name, column in columns.items()}, [places[k] for k in order]
 

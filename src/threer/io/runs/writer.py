@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,29 +16,20 @@ from threer.io.atomic import os_errors_as_run_errors, remove_parts, write_json
 from threer.io.cameras import FrameCameras, write_cameras
 from threer.io.ply import write_ply
 from threer.io.runs import layout
+from threer.io.runs.folder import lock_folder, make_room
 from threer.io.runs.layout import Precision, Row, State, StoredFrame
 from threer.io.runs.lock import RunLock, this_process
-from threer.io.runs.scene import Scene, read_run, read_table
+from threer.io.runs.scene import Scene, read_table
 from threer.io.trajectory import write_tum
 from threer.types import Update
 
 CAMERAS_GROWTH = 1.25
 """While a run goes on, its files of cameras are written anew when so many times the frames are there: rewriting
 them at every chunk would take longer and longer. The chunks hold every camera at any time."""
-_CAME, _FINAL_AHEAD, _FAILED_AHEAD = 1, 2, 3
-"""What is known of a frame; 0 is nothing. Ahead are those that are on disk from before `resume`, but did not come
-again so far."""
+_BEFORE, _FINAL, _FAILED, _FINAL_AHEAD, _FAILED_AHEAD = 1, 2, 3, 4, 5
+"""What is known of a frame; 0 is nothing. Before are those that `resume` counts as written; ahead those that are on
+disk from then, too, but did not come again so far."""
 _CHUNK_BYTES = 64 << 20  # a chunk of large frames is closed early, so that it stays this small in memory
-_PRODUCTS = (
-    layout.RUN,
-    layout.REPORT,
-    layout.CAMERAS,
-    layout.TRAJECTORY,
-    layout.POINTS,
-    layout.PREVIEW,
-    layout.MESH,
-    layout.MODEL_STATE,
-)
 
 
 @dataclass(frozen=True)
@@ -54,6 +44,18 @@ class Progress:
     chunks: int = 0
     open: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _OpenChunk:
+    """The chunk that is being filled: its number and its frames are one value, so an interrupt cannot part them."""
+
+    number: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def indices(self) -> list[int]:
+        return [int(row["index"]) for row in self.rows]
 
 
 class RunWriter:
@@ -104,14 +106,15 @@ class RunWriter:
         self.precision: Precision = precision
         self._settings = settings
         self.chunk, self.cloud_budget, self.keep, self.normals = chunk, cloud_budget, keep, normals
-        self._waiting: list[Row] = []  # the open chunk
+        self._open = _OpenChunk()
         self._frames = bytearray()  # what is known of each, by index
         self._latest = -1
         self._in_order = True
-        self._rows_on_disk: dict[int, int] = {}  # of the open chunk and those after it
-        self._chunks = 0
+        self._ahead = 0  # the first chunk number that is not on disk from before `resume`
+        self._on_disk: tuple[int, list[int]] = 0, []  # the latest chunk that was looked at there, and its frames
         self._cameras_written = 0
-        self._counts = Counter(dict.fromkeys(("final", "failed", "dropped"), 0))
+        self._before: Mapping[str, int] = {}  # updates of each kind that `resume` counts as written
+        self._dropped = 0
         self._run = {
             "format": layout.FORMAT,
             "state": "running",
@@ -137,7 +140,7 @@ class RunWriter:
         try:
             with os_errors_as_run_errors(out):
                 if resume is None:
-                    _make_room(out, overwrite)
+                    make_room(out, overwrite)
                 (out / layout.FRAMES).mkdir(exist_ok=True)
             remove_parts(out)
             remove_parts(out / layout.FRAMES)
@@ -150,7 +153,7 @@ class RunWriter:
 
     def __len__(self) -> int:
         """Frames that came so far, those of before `resume` included."""
-        return self._frames.count(_CAME)
+        return sum(self._frames.count(state) for state in (_BEFORE, _FINAL, _FAILED))
 
     def close(self) -> None:
         """Let others write the folder. What was not flushed by `finish` or `sync` is lost."""
@@ -168,26 +171,27 @@ class RunWriter:
         if update.kind == "provisional":
             return
         if update.kind == "dropped":
-            self._counts["dropped"] += 1
+            self._dropped += 1
             return
         frame = StoredFrame.from_update(update)
-        if self._state(frame.index) == _CAME:
+        if self._state(frame.index) in (_BEFORE, _FINAL, _FAILED):
             raise ValueError(f"frame {frame.index} ({frame.name}) was final before")
         size = frame.points.nbytes + frame.conf.nbytes + frame.colours.nbytes
         # Full already: closing it was interrupted. A chunk that grew would hold frames twice after `resume`.
-        if self._waiting and (self._waiting[0]["conf"].shape != frame.conf.shape or self._is_full(size)):
+        rows = self._open.rows
+        if rows and rows[-1]["index"] == frame.index:  # interrupted right after this, and told again
+            rows.pop()
+        if rows and (rows[0]["conf"].shape != frame.conf.shape or self._is_full(size)):
             self._close_chunk()
-        row = layout.pack(frame, self.precision)
-        self._waiting.append(row)
-        self._remember(frame.index, _CAME)
-        self._counts[update.kind] += 1
+        self._open.rows.append(layout.pack(frame, self.precision))
+        self._remember(frame.index, _FINAL if update.kind == "final" else _FAILED)
         if self._is_full(size):
             self._close_chunk()
 
     def sync(self) -> Progress:
         """Bring every frame that came so far to disk; returns from where a later writer can `resume`."""
         self._write_open_chunk()
-        return Progress(self._chunks, len(self._waiting), dict(self._counts))
+        return Progress(self._open.number, len(self._open.rows), self._counts)
 
     def finish(self, state: State, report: Mapping[str, Any]) -> Scene:
         """Write what is left: the last chunk, cameras, cloud and report. Gives the scene back.
@@ -200,10 +204,11 @@ class RunWriter:
         cloud = scene.cloud(self.keep, self.cloud_budget, normals=self.normals)
         write_ply(self.out / layout.POINTS, cloud)
         found = int(scene.cameras.found.sum())
+        counts = self._counts
         counts = {
-            **self._counts,
-            "final": self._counts["final"] + self._frames.count(_FINAL_AHEAD),
-            "failed": self._counts["failed"] + self._frames.count(_FAILED_AHEAD),
+            **counts,
+            "final": counts["final"] + self._frames.count(_FINAL_AHEAD),
+            "failed": counts["failed"] + self._frames.count(_FAILED_AHEAD),
             "cameras_found": found,
             "cameras_missing": len(scene) - found,
             "points": len(cloud),
@@ -215,32 +220,55 @@ class RunWriter:
         self.close()
         return Scene.open(self.out)
 
+    @property
+    def _counts(self) -> dict[str, int]:
+        """Updates of each kind that came so far; of frames, as they are known, so that none counts twice."""
+        came = {
+            "final": self._frames.count(_FINAL),
+            "failed": self._frames.count(_FAILED),
+            "dropped": self._dropped,
+        }
+        return {kind: count + self._before.get(kind, 0) for kind, count in came.items()}
+
     def _is_full(self, size: int) -> bool:
-        return len(self._waiting) >= self.chunk or (len(self._waiting) + 1) * size > _CHUNK_BYTES
+        return len(self._open.rows) >= self.chunk or (len(self._open.rows) + 1) * size > _CHUNK_BYTES
 
     def _close_chunk(self) -> None:
-        self._write_open_chunk()
-        self._rows_on_disk.pop(self._chunks, None)
-        self._chunks += 1
-        self._waiting.clear()
+        if self._indices_on_disk() != self._open.indices:
+            self._write_rows()
+        self._open = _OpenChunk(self._open.number + 1)
         if len(self) >= CAMERAS_GROWTH * self._cameras_written:
             self._write_cameras()
 
     def _write_open_chunk(self) -> None:
-        if len(self._waiting) > self._rows_on_disk.get(self._chunks, 0):
-            layout.write_chunk(self._chunk_path(self._chunks), self._waiting)
-            self._rows_on_disk[self._chunks] = len(self._waiting)
+        """Unless all its frames are on disk, be it with others from before `resume` that will come again."""
+        indices = self._open.indices
+        if self._indices_on_disk()[: len(indices)] != indices:
+            self._write_rows()
+
+    def _indices_on_disk(self) -> list[int]:
+        """Frames that the file of the open chunk holds."""
+        number = self._open.number
+        if self._on_disk[0] != number:
+            ahead = number < self._ahead
+            found = layout.read_chunk(self._chunk_path(number), "index")["index"].tolist() if ahead else []
+            self._on_disk = number, found
+        return self._on_disk[1]
+
+    def _write_rows(self) -> None:
+        layout.write_chunk(self._chunk_path(self._open.number), self._open.rows)
+        self._on_disk = self._open.number, self._open.indices
 
     def _chunk_path(self, number: int) -> Path:
         return self.out / layout.FRAMES / f"{number:06d}.npz"
 
     def _reopen(self, progress: Progress) -> None:
         """Take up the frames that count as written; remember which more there are."""
-        self._chunks = progress.chunks
-        self._counts.update(progress.counts)
+        self._open = _OpenChunk(progress.chunks)
+        self._before = dict(progress.counts)
         for number in range(progress.chunks):
             for index in layout.read_chunk(self._chunk_path(number), "index")["index"]:
-                self._remember(int(index), _CAME)
+                self._remember(int(index), _BEFORE)
         number = progress.chunks
         while self._chunk_path(number).exists() or (number == progress.chunks and progress.open):
             needed = () if number == progress.chunks else ("index", "conf")
@@ -250,12 +278,12 @@ class RunWriter:
                 raise RunError(
                     f"{self._chunk_path(number)} has lost frames: the run cannot go on, overwrite it to start anew"
                 )
-            self._waiting += rows[:come]
+            self._open.rows.extend(rows[:come])
             for k, row in enumerate(rows):
                 ahead = _FINAL_AHEAD if row["conf"].any() else _FAILED_AHEAD  # failed: kept without a single point
-                self._remember(int(row["index"]), _CAME if k < come else ahead)
-            self._rows_on_disk[number] = len(rows)
+                self._remember(int(row["index"]), _BEFORE if k < come else ahead)
             number += 1
+        self._ahead, self._on_disk = number, (-1, [])
 
     def _state(self, index: int) -> int:
         return self._frames[index] if index < len(self._frames) else 0
@@ -277,38 +305,3 @@ class RunWriter:
         write_cameras(self.out / layout.CAMERAS, tables())
         write_tum(self.out / layout.TRAJECTORY, (table.trajectory for table in tables()))
         self._cameras_written = len(self._frames) - self._frames.count(0)
-
-
-def _present(out: Path) -> list[Path]:
-    """Files of a run in ``out``, or files that have their names; ``run.json`` first."""
-    chunks = sorted((out / layout.FRAMES).glob(layout.CHUNK_PATTERN))
-    resume = sorted(path for path in (out / layout.RESUME).glob("*") if path.is_file())
-    return [path for path in (*(out / name for name in _PRODUCTS), *chunks, *resume) if path.exists()]
-
-
-def lock_folder(out: Path) -> RunLock:
-    """Make ``out`` if it is not there and keep other writers away.
-
-    Raises `RunError` if it cannot be made, holds files of someone else, or is being written by another process.
-    """
-    with os_errors_as_run_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    if read_run(out) is None and (present := _present(out)):
-        raise RunError(f"{present[0]} is in the way and belongs to no run; choose another folder or move it")
-    return RunLock(out)
-
-
-def _make_room(out: Path, overwrite: bool) -> None:
-    """Make sure that a new run harms nothing; remove the old one if that is wanted."""
-    run = read_run(out)
-    if run is None:
-        return
-    # A run that ended before its first frame has nothing to lose.
-    holds_frames = any((out / layout.FRAMES).glob(layout.CHUNK_PATTERN))
-    if not overwrite and (run["state"] == "complete" or holds_frames):
-        raise RunError(
-            f"{out} holds a run already ({run['state']}); choose another folder, or resume or overwrite it"
-        )
-    # run.json goes last: if this is cut off, what is left is still known as ours.
-    for path in reversed(_present(out)):
-        path.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -32,7 +32,7 @@ class Emitter:
         c2w, K = self._tracker.missing() if self._tracker else (None, None)
         return Update("failed", frame, c2w=c2w, K=K, message=NOTHING_TO_SEE)
 
-    def finals(self, keyframes: Sequence[Keyframe], following: Keyframe | None) -> list[Update]:
+    def finals(self, keyframes: Sequence[Keyframe], following: Keyframe | None) -> Iterator[Update]:
         """Final (or failed) updates of the next ``keyframes``, which are left without image and local map.
 
         following  the frame after them, if it is there already
@@ -41,10 +41,10 @@ class Emitter:
             for keyframe in keyframes:
                 if keyframe.local is not None and not keyframe.failure:
                     self._tracker.observe(keyframe.local)
-        updates = [self._finish(keyframe) for keyframe in keyframes]
+        for keyframe in keyframes:
+            yield self._finish(keyframe)
         if following is not None and following.twin is None:
             self._final = None
-        return updates
 
     def preview(self, keyframe: Keyframe, draft: Keyframe | None) -> Update | None:
         """A provisional update of ``keyframe``: of its ``draft``, or of the picture that it repeats; or none."""

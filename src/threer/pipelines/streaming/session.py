@@ -7,7 +7,7 @@ buffer segments and the buffer itself are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from threer.config import StreamingConfig
 from threer.errors import ReconstructionError
 from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.interrupts import interrupts_wait
 from threer.pipelines.streaming.bootstrap import (
     choose_initial,
     initialize_scene,
@@ -143,22 +144,21 @@ class StreamingSession:
     def _run(self) -> list[Update]:
         self.unreturned = []
         with torch.inference_mode():
-            for update in self._advance():
-                self.unreturned.append(update)
+            self._advance()
         ready, self.unreturned = self.unreturned, []
         return ready
 
-    def _advance(self) -> Iterator[Update]:
+    def _advance(self) -> None:
         if self._buffer is None:
             if not self._ready_to_begin():
                 return
-            yield from self._begin()
+            self._begin()
             if self._buffer is None:
                 return
         while keys := self._next_round():
-            yield from self._register_round(keys)
+            self._register_round(keys)
         if self._previewer and not self._ended:
-            yield from self._preview(self._previewer)
+            self._preview(self._previewer)
 
     # Beginning ------------------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class StreamingSession:
         self._encode(self._keyframes.values())
         self.stride = search_stride(self._keyframes, self._networks, self.config, self._draws)
 
-    def _begin(self) -> Iterator[Update]:
+    def _begin(self) -> None:
         if self.stride is None:
             self._find_stride()
         assert self.stride is not None
@@ -196,7 +196,7 @@ class StreamingSession:
             )
         chosen = choose_initial(self._keyframes.values(), stride, size, least=2)
         if len(chosen) < 2:
-            yield from self._begin_anew()
+            self._begin_anew()
             return
         for keyframe in chosen:
             keyframe.twin = None  # nothing is known yet that could be taken over
@@ -222,9 +222,9 @@ class StreamingSession:
         if self.config.deadline is not None:
             networks = Networks(self._model, self.config)  # not traced: it decides nothing
             self._previewer = Previewer(networks, self._schedule, self.config.deadline, last + 1)
-        yield from self._emit(range(last + 1))
+        self._emit(range(last + 1))
 
-    def _begin_anew(self) -> Iterator[Update]:
+    def _begin_anew(self) -> None:
         """Let go of frames with which no scene can begin. Raises ReconstructionError if no others will come."""
         if self._ended:
             raise ReconstructionError(
@@ -232,12 +232,13 @@ class StreamingSession:
                 "of one colour"
             )
         waiting = list(self._keyframes.values())
-        self._keyframes.clear()
-        self._twins = Twins(self.config.duplicate_tolerance)
-        self._count, self._hopeless = 0, self._hopeless + len(waiting)
-        for keyframe in waiting:
-            assert keyframe.frame is not None
-            yield self._emitter.hopeless(keyframe.frame)
+        with interrupts_wait():
+            self._keyframes.clear()
+            self._twins = Twins(self.config.duplicate_tolerance)
+            self._count, self._hopeless = 0, self._hopeless + len(waiting)
+            for keyframe in waiting:
+                assert keyframe.frame is not None
+                self.unreturned.append(self._emitter.hopeless(keyframe.frame))
 
     # Rounds ---------------------------------------------------------------------------------------------------
 
@@ -250,7 +251,7 @@ class StreamingSession:
             frames = self._schedule.round(self._next, self._count, self._schedule.reach)
         return [self._keyframes[i] for i in frames]
 
-    def _register_round(self, keys: list[Keyframe]) -> Iterator[Update]:
+    def _register_round(self, keys: list[Keyframe]) -> None:
         assert self._buffer is not None
         assert self._tracking is not None
         self._encode(self._keyframes.values())
@@ -260,9 +261,9 @@ class StreamingSession:
             self._tracking.note(keyframe)
         upto = keys[-1].index + 1
         self._buffer.consider(upto, self._keyframes)
-        yield from self._emit(range(keys[0].index, upto))
+        self._emit(range(keys[0].index, upto))
 
-    def _preview(self, previewer: Previewer) -> Iterator[Update]:
+    def _preview(self, previewer: Previewer) -> None:
         assert self._buffer is not None
         assert self._tracking is not None
         while frames := previewer.due(self._next, self._count):
@@ -278,7 +279,7 @@ class StreamingSession:
             for i in frames:
                 update = self._emitter.preview(self._keyframes[i], usable.get(i))
                 if update is not None:
-                    yield update
+                    self.unreturned.append(update)
 
     # Steps ----------------------------------------------------------------------------------------------------
 
@@ -295,15 +296,19 @@ class StreamingSession:
         windows = [window(key.index, self.stride, self.config.radius, self._count) for key in keys]
         localize([distinct([self._keyframes[i] for i in w]) for w in windows], self._networks, self.config)
 
-    def _emit(self, indices: range) -> Iterator[Update]:
-        """Final updates of registered frames; lets go of everything that is not needed any more."""
+    def _emit(self, indices: range) -> None:
+        """Final updates of registered frames; lets go of everything that is not needed any more.
+
+        What an interrupt cut off here could not be made again, so it waits: for the cameras of one round.
+        """
         ready = [self._keyframes[i] for i in indices]
-        self._next = indices.stop
-        updates = self._emitter.finals(ready, self._keyframes.get(self._next))
-        self._forget()
-        for keyframe in ready:
-            keyframe.pack(self._networks.storage)
-        yield from updates
+        with interrupts_wait():
+            self._next = indices.stop
+            for update in self._emitter.finals(ready, self._keyframes.get(self._next)):
+                self.unreturned.append(update)
+            self._forget()
+            for keyframe in ready:
+                keyframe.pack(self._networks.storage)
 
     def _forget(self) -> None:
         """Keep tokens of the frames in reach, everything of open segments and the buffer, nothing else."""
