@@ -49,7 +49,7 @@ def train(
         package: Only copy the result of OUT to this folder, as one file of weights.
     """
     from threer.training.command import train as command
-    from threer.training.trainer import Options
+    from threer.training.options import Options
 
     options = Options(device, minutes, session, steps, init, strategy, precision, deterministic, save_every, data)
     command(

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from threer.errors import ThreerError
 from threer.training.command import train
+from threer.training.options import Options
 from threer.training.recipes import recipe_names
-from threer.training.trainer import Options
 
 
 def main() -> int:

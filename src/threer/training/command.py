@@ -14,10 +14,11 @@ from rich.console import Console
 
 from threer.errors import ThreerError
 from threer.training.export import package
+from threer.training.options import Options
 from threer.training.recipes import load_recipe
 from threer.training.recipes.recipe import Recipe
 from threer.training.rehearsal import rehearse
-from threer.training.trainer import Options, Trainer
+from threer.training.trainer import Trainer
 
 
 def train(

@@ -11,9 +11,10 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from threer.training.device import timed
+from threer.training.options import Options
 from threer.training.pool import RoomPool
 from threer.training.recipes.recipe import Recipe
-from threer.training.trainer import Options, Trainer
+from threer.training.trainer import Trainer
 
 WARM_UP = 2
 STEPS = 4

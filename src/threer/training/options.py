@@ -1,0 +1,33 @@
+"""How a recipe is run on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a recipe is run here.
+
+    minutes        length of the whole run on the clock, set-up and validation counted; squeezes the schedule
+    session        minutes of this call: it then stops, and the next call goes on
+    steps          length of the run in optimiser steps, instead
+    init           weights of the recipe's family to start from, by path or name; "none" for nothing
+    strategy       with several processes: "ddp" or "fsdp"
+    precision      "32" or "bf16"; None takes the recipe's, and "32" on the CPU, which is slower with halves
+    deterministic  torch's deterministic algorithms
+    save_every     seconds between two states on disk
+    data           folder of the data sets on disk, each in a folder of its recipe's name
+    """
+
+    device: str = "cpu"
+    minutes: float | None = None
+    session: float | None = None
+    steps: int | None = None
+    init: str | None = None
+    strategy: str = "ddp"
+    precision: str | None = None
+    deterministic: bool = False
+    save_every: float = 120.0
+    data: Path | None = None
