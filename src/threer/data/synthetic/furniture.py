@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -16,8 +15,7 @@ Kind = Literal["box", "cylinder", "sphere"]
 Vector = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One primitive of a piece.
 
     centre  (x, y up, z) in the piece's axes
@@ -35,25 +33,24 @@ class Part:
     tilt: float = 0.0
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Parts and the half size (x, z) of the floor they need."""
 
     parts: tuple[Part, ...]
     footprint: tuple[float, float]
 
 
-def _box(
+def box(
     x: float, y: float, z: float, hx: float, hy: float, hz: float, role: str = "body", yaw: float = 0.0
 ) -> Part:
     return Part("box", (x, y, z), (hx, hy, hz), yaw, role)
 
 
-def _cylinder(x: float, y: float, z: float, radius: float, half_height: float, role: str = "body") -> Part:
+def cylinder(x: float, y: float, z: float, radius: float, half_height: float, role: str = "body") -> Part:
     return Part("cylinder", (x, y, z), (radius, half_height, radius), 0.0, role)
 
 
-def _sphere(x: float, y: float, z: float, radius: float, role: str = "body") -> Part:
+def sphere(x: float, y: float, z: float, radius: float, role: str = "body") -> Part:
     return Part("sphere", (x, y, z), (radius, radius, radius), 0.0, role)
 
 
@@ -67,29 +64,25 @@ def clutter(rng: np.random.Generator, count: int, half_x: float, half_z: float, 
         match rng.integers(5):
             case 0:
                 hy = rng.uniform(0.015, 0.05)
-                parts.append(
-                    _box(x, height + hy, z, rng.uniform(0.08, 0.14), hy, rng.uniform(0.06, 0.1), role, yaw)
-                )
+                parts.append(box(x, height + hy, z, rng.uniform(0.08, 0.14), hy, rng.uniform(0.06, 0.1), role, yaw))
             case 1:
                 hy = rng.uniform(0.04, 0.07)
-                parts.append(_cylinder(x, height + hy, z, rng.uniform(0.035, 0.05), hy, role))
+                parts.append(cylinder(x, height + hy, z, rng.uniform(0.035, 0.05), hy, role))
             case 2:
                 radius = rng.uniform(0.04, 0.09)
-                parts.append(_sphere(x, height + radius, z, radius, role))
+                parts.append(sphere(x, height + radius, z, radius, role))
             case 3:
                 hy = rng.uniform(0.06, 0.16)
-                parts.append(
-                    _box(x, height + hy, z, rng.uniform(0.05, 0.12), hy, rng.uniform(0.05, 0.1), role, yaw)
-                )
+                parts.append(box(x, height + hy, z, rng.uniform(0.05, 0.12), hy, rng.uniform(0.05, 0.1), role, yaw))
             case _:
                 hy = rng.uniform(0.1, 0.16)
-                parts.append(_cylinder(x, height + hy, z, rng.uniform(0.03, 0.04), hy, role))
+                parts.append(cylinder(x, height + hy, z, rng.uniform(0.03, 0.04), hy, role))
     return parts
 
 
-def _legs(hx: float, hz: float, height: float, thickness: float, role: str = "legs") -> list[Part]:
+def legs(hx: float, hz: float, height: float, thickness: float, role: str = "legs") -> list[Part]:
     return [
-        _box(sx * (hx - thickness), height / 2, sz * (hz - thickness), thickness, height / 2, thickness, role)
+        box(sx * (hx - thickness), height / 2, sz * (hz - thickness), thickness, height / 2, thickness, role)
         for sx in (-1, 1)
         for sz in (-1, 1)
     ]
@@ -97,17 +90,17 @@ def _legs(hx: float, hz: float, height: float, thickness: float, role: str = "le
 
 def table(rng: np.random.Generator) -> Piece:
     hx, hz, height = rng.uniform(0.4, 0.8), rng.uniform(0.3, 0.5), rng.uniform(0.42, 0.76)
-    top = _box(0, height - 0.02, 0, hx, 0.02, hz, "top")
-    parts = [top, *_legs(hx, hz, height - 0.04, 0.025), *clutter(rng, int(rng.integers(2, 5)), hx, hz, height)]
+    top = box(0, height - 0.02, 0, hx, 0.02, hz, "top")
+    parts = [top, *legs(hx, hz, height - 0.04, 0.025), *clutter(rng, int(rng.integers(2, 5)), hx, hz, height)]
     return Piece(tuple(parts), (hx, hz))
 
 
 def round_table(rng: np.random.Generator) -> Piece:
     radius, height = rng.uniform(0.3, 0.5), rng.uniform(0.5, 0.75)
     parts = [
-        _cylinder(0, height - 0.02, 0, radius, 0.02, "top"),
-        _cylinder(0, height / 2 - 0.02, 0, 0.04, height / 2 - 0.02, "legs"),
-        _cylinder(0, 0.015, 0, radius * 0.6, 0.015, "legs"),
+        cylinder(0, height - 0.02, 0, radius, 0.02, "top"),
+        cylinder(0, height / 2 - 0.02, 0, 0.04, height / 2 - 0.02, "legs"),
+        cylinder(0, 0.015, 0, radius * 0.6, 0.015, "legs"),
         *clutter(rng, 2, radius * 0.6, radius * 0.6, height),
     ]
     return Piece(tuple(parts), (radius, radius))
@@ -117,9 +110,9 @@ def chair(rng: np.random.Generator) -> Piece:
     half, seat = rng.uniform(0.19, 0.24), rng.uniform(0.42, 0.48)
     back = rng.uniform(0.18, 0.26)
     parts = [
-        _box(0, seat - 0.02, 0, half, 0.025, half, "seat"),
-        _box(0, seat + back + 0.03, -half + 0.02, half, back, 0.02, "seat"),
-        *_legs(half, half, seat - 0.04, 0.018),
+        box(0, seat - 0.02, 0, half, 0.025, half, "seat"),
+        box(0, seat + back + 0.03, -half + 0.02, half, back, 0.02, "seat"),
+        *legs(half, half, seat - 0.04, 0.018),
     ]
     return Piece(tuple(parts), (half, half))
 
@@ -127,25 +120,25 @@ def chair(rng: np.random.Generator) -> Piece:
 def shelf(rng: np.random.Generator) -> Piece:
     hx, hz, height = rng.uniform(0.3, 0.55), rng.uniform(0.13, 0.18), rng.uniform(1.0, 1.9)
     boards = int(rng.integers(3, 5))
-    parts = [_box(s * hx, height / 2, 0, 0.015, height / 2, hz) for s in (-1, 1)]
-    parts.append(_box(0, height / 2, -hz + 0.01, hx, height / 2, 0.01, "back"))
+    parts = [box(s * hx, height / 2, 0, 0.015, height / 2, hz) for s in (-1, 1)]
+    parts.append(box(0, height / 2, -hz + 0.01, hx, height / 2, 0.01, "back"))
     for i in range(boards):
         y = 0.05 + (height - 0.07) * i / (boards - 1)
-        parts.append(_box(0, y, 0, hx - 0.015, 0.012, hz))
+        parts.append(box(0, y, 0, hx - 0.015, 0.012, hz))
         if i < boards - 1:
             gap = (height - 0.07) / (boards - 1)
             length, tall = rng.uniform(0.3, 0.8) * hx, rng.uniform(0.25, 0.42) * gap
             side = rng.uniform(-1, 1) * (hx - 0.02 - length)
-            parts.append(_box(side, y + 0.012 + tall, -0.02, length, tall, hz * 0.7, f"books{i}"))
+            parts.append(box(side, y + 0.012 + tall, -0.02, length, tall, hz * 0.7, f"books{i}"))
     return Piece(tuple(parts), (hx + 0.015, hz))
 
 
 def sofa(rng: np.random.Generator) -> Piece:
     hx, hz = rng.uniform(0.6, 0.95), rng.uniform(0.36, 0.44)
     parts = [
-        _box(0, 0.2, 0.05, hx - 0.1, 0.2, hz - 0.05),
-        _box(0, 0.42, -hz + 0.1, hx, 0.36, 0.1),
-        *[_box(s * (hx - 0.08), 0.29, 0.05, 0.08, 0.29, hz - 0.05) for s in (-1, 1)],
+        box(0, 0.2, 0.05, hx - 0.1, 0.2, hz - 0.05),
+        box(0, 0.42, -hz + 0.1, hx, 0.36, 0.1),
+        *[box(s * (hx - 0.08), 0.29, 0.05, 0.08, 0.29, hz - 0.05) for s in (-1, 1)],
         *[
             Part(
                 "box",
@@ -163,10 +156,10 @@ def sofa(rng: np.random.Generator) -> Piece:
 
 def cabinet(rng: np.random.Generator) -> Piece:
     hx, hz, height = rng.uniform(0.3, 0.7), rng.uniform(0.18, 0.28), rng.uniform(0.5, 1.2)
-    parts = [_box(0, height / 2, -0.01, hx, height / 2, hz - 0.01)]
+    parts = [box(0, height / 2, -0.01, hx, height / 2, hz - 0.01)]
     for s in (-1, 1):
-        parts.append(_box(s * hx * 0.5, height / 2, hz - 0.01, hx * 0.46, height * 0.45, 0.01, "door"))
-        parts.append(_sphere(s * hx * 0.1, height * 0.55, hz + 0.01, 0.018, "knob"))
+        parts.append(box(s * hx * 0.5, height / 2, hz - 0.01, hx * 0.46, height * 0.45, 0.01, "door"))
+        parts.append(sphere(s * hx * 0.1, height * 0.55, hz + 0.01, 0.018, "knob"))
     parts += clutter(rng, int(rng.integers(1, 4)), hx, hz, height)
     return Piece(tuple(parts), (hx, hz + 0.02))
 
@@ -177,7 +170,7 @@ def stack(rng: np.random.Generator) -> Piece:
     for i in range(int(rng.integers(2, 4))):
         hy = rng.uniform(0.1, 0.2)
         parts.append(
-            _box(0, height + hy, 0, half, hy, half * rng.uniform(0.7, 1), f"box{i}", rng.uniform(-0.4, 0.4))
+            box(0, height + hy, 0, half, hy, half * rng.uniform(0.7, 1), f"box{i}", rng.uniform(-0.4, 0.4))
         )
         height += 2 * hy
         half *= rng.uniform(0.75, 0.95)
@@ -188,12 +181,12 @@ def desk(rng: np.random.Generator) -> Piece:
     hx, hz, height = rng.uniform(0.55, 0.8), rng.uniform(0.3, 0.38), rng.uniform(0.7, 0.76)
     screen = rng.uniform(0.2, 0.32)
     parts = [
-        _box(0, height - 0.02, 0, hx, 0.02, hz, "top"),
-        *[_box(s * (hx - 0.03), height / 2 - 0.02, 0, 0.02, height / 2 - 0.02, hz * 0.9) for s in (-1, 1)],
-        _box(0, height + 0.1 + screen * 0.6, -hz * 0.4, screen, screen * 0.6, 0.015, "frame"),
-        _box(0, height + 0.1 + screen * 0.6, -hz * 0.4 + 0.015, screen * 0.94, screen * 0.55, 0.004, "screen"),
-        _cylinder(0, height + 0.06, -hz * 0.4 - 0.02, 0.03, 0.06, "frame"),
-        _box(0, height + 0.012, hz * 0.35, 0.2, 0.012, 0.07, "frame"),
+        box(0, height - 0.02, 0, hx, 0.02, hz, "top"),
+        *[box(s * (hx - 0.03), height / 2 - 0.02, 0, 0.02, height / 2 - 0.02, hz * 0.9) for s in (-1, 1)],
+        box(0, height + 0.1 + screen * 0.6, -hz * 0.4, screen, screen * 0.6, 0.015, "frame"),
+        box(0, height + 0.1 + screen * 0.6, -hz * 0.4 + 0.015, screen * 0.94, screen * 0.55, 0.004, "screen"),
+        cylinder(0, height + 0.06, -hz * 0.4 - 0.02, 0.03, 0.06, "frame"),
+        box(0, height + 0.012, hz * 0.35, 0.2, 0.012, 0.07, "frame"),
         *clutter(rng, 2, hx * 0.9, hz * 0.4, height),
     ]
     return Piece(tuple(parts), (hx, hz))
@@ -202,32 +195,32 @@ def desk(rng: np.random.Generator) -> Piece:
 def lamp(rng: np.random.Generator) -> Piece:
     height, radius = rng.uniform(1.2, 1.6), rng.uniform(0.14, 0.2)
     parts = [
-        _cylinder(0, 0.015, 0, 0.14, 0.015, "legs"),
-        _cylinder(0, height / 2, 0, 0.015, height / 2, "legs"),
-        _cylinder(0, height + 0.1, 0, radius, 0.13, "screen"),
+        cylinder(0, 0.015, 0, 0.14, 0.015, "legs"),
+        cylinder(0, height / 2, 0, 0.015, height / 2, "legs"),
+        cylinder(0, height + 0.1, 0, radius, 0.13, "screen"),
     ]
     return Piece(tuple(parts), (radius, radius))
 
 
 def plant(rng: np.random.Generator) -> Piece:
     height = rng.uniform(0.2, 0.35)
-    parts = [_cylinder(0, height / 2, 0, rng.uniform(0.12, 0.18), height / 2, "pot")]
+    parts = [cylinder(0, height / 2, 0, rng.uniform(0.12, 0.18), height / 2, "pot")]
     for _ in range(5):
         turn, radius = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.19)
         reach = rng.uniform(0.05, 0.17)
         y = height + rng.uniform(0.1, 0.5)
-        parts.append(_sphere(reach * math.cos(turn), y, reach * math.sin(turn), radius, "leaves"))
+        parts.append(sphere(reach * math.cos(turn), y, reach * math.sin(turn), radius, "leaves"))
     return Piece(tuple(parts), (0.3, 0.3))
 
 
 def bed(rng: np.random.Generator) -> Piece:
     hx, hz = rng.uniform(0.45, 0.8), 1.0
     parts = [
-        _box(0, 0.14, 0, hx, 0.14, hz, "legs"),
-        _box(0, 0.38, 0.02, hx - 0.02, 0.1, hz - 0.04, "cover"),
-        _box(0, 0.45, -hz + 0.03, hx, 0.45, 0.03, "legs"),
-        _box(-hx * 0.4, 0.53, -hz + 0.3, 0.24, 0.06, 0.16, "cushion", rng.uniform(-0.2, 0.2)),
-        _box(hx * 0.4, 0.53, -hz + 0.3, 0.24, 0.06, 0.16, "cushion", rng.uniform(-0.2, 0.2)),
+        box(0, 0.14, 0, hx, 0.14, hz, "legs"),
+        box(0, 0.38, 0.02, hx - 0.02, 0.1, hz - 0.04, "cover"),
+        box(0, 0.45, -hz + 0.03, hx, 0.45, 0.03, "legs"),
+        box(-hx * 0.4, 0.53, -hz + 0.3, 0.24, 0.06, 0.16, "cushion", rng.uniform(-0.2, 0.2)),
+        box(hx * 0.4, 0.53, -hz + 0.3, 0.24, 0.06, 0.16, "cushion", rng.uniform(-0.2, 0.2)),
     ]
     return Piece(tuple(parts), (hx, hz))
 

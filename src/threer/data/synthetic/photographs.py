@@ -29,7 +29,10 @@ def photographs_in(folder: str | Path) -> tuple[str, ...]:
 
 
 def load_photographs(paths: Sequence[str]) -> Tensor:
-    """Linear RGB [n, 3, PHOTO_SIZE, PHOTO_SIZE] of the middle squares. Raises SourceError for unreadable files."""
+    """Linear RGB [n, 3, PHOTO_SIZE, PHOTO_SIZE] of the middle squares, each divided by its mean brightness.
+
+    Raises SourceError for files that cannot be read.
+    """
     return torch.stack([_load(path) for path in paths])
 
 
@@ -39,4 +42,5 @@ def _load(path: str) -> Tensor:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.float32) / 255
     linear = torch.from_numpy(square).permute(2, 0, 1).pow(2.2)
-    return F.interpolate(linear[None], size=(PHOTO_SIZE, PHOTO_SIZE), mode="area")[0]
+    small = F.interpolate(linear[None], size=(PHOTO_SIZE, PHOTO_SIZE), mode="area")[0]
+    return small / small.mean().clamp(min=1e-3)

@@ -61,13 +61,15 @@ def cast(rooms: Rooms, room: Tensor, origin: Tensor, direction: Tensor) -> Hits:
 
 
 def blocked(rooms: Rooms, room: Tensor, start: Tensor, goal: Tensor) -> Tensor:
-    """Whether something stands between points and a goal.
+    """Whether something stands between points and a goal, or goals of their own.
 
-    room [G] int64, start [G, k, 3], goal [G, 3] -> [G, k] bool
+    room [G] int64, start [G, k, 3], goal [G, 3] or [G, k, 3] -> [G, k] bool
     """
-    middle = start.mean(dim=1)
+    goals = goal if goal.dim() == 3 else goal.unsqueeze(1)
+    middle, end = start.mean(dim=1), goals.mean(dim=1)
     slack = (start - middle.unsqueeze(1)).norm(dim=-1).amax(1)  # [G] radius of the start points
-    towards = goal - middle
+    slack = torch.maximum(slack, (goals - end.unsqueeze(1)).norm(dim=-1).amax(1))
+    towards = end - middle
     length2 = (towards * towards).sum(-1, keepdim=True).clamp(min=1e-9)
     to_centre = rooms.centre[room] - middle.unsqueeze(1)  # [G, P, 3]
     along = ((to_centre * towards.unsqueeze(1)).sum(-1) / length2).clamp(0, 1)
@@ -75,7 +77,7 @@ def blocked(rooms: Rooms, room: Tensor, start: Tensor, goal: Tensor) -> Tensor:
     radius = rooms.radius[room]
     near = (gap < radius + slack.unsqueeze(1)) & (radius > 0)
     group, part = near.nonzero(as_tuple=True)
-    direction = goal.unsqueeze(1) - start
+    direction = goals - start
     hits = _intersect(rooms, room[group], part, start[group], direction[group])
     closest = torch.full(start.shape[:2], torch.inf, device=start.device)
     closest.scatter_reduce_(0, group.unsqueeze(1).expand_as(hits), hits, reduce="amin")
@@ -87,17 +89,43 @@ def clearance(rooms: Rooms, room: Tensor, points: Tensor) -> Tensor:
 
     room [G] int64, points [G, k, 3] -> [G, k] metres
     """
-    rotation, centre = rooms.rotation[room], rooms.centre[room]  # [G, P, 3, 3], [G, P, 3]
-    local = torch.einsum("gpji,gkpj->gkpi", rotation, points.unsqueeze(2) - centre.unsqueeze(1))
-    half = rooms.half[room].unsqueeze(1)
-    kind = rooms.kind[room].unsqueeze(1)
+    used = rooms.radius[room].unsqueeze(1) > 0
+    away = torch.cdist(points, rooms.centre[room], compute_mode="donot_use_mm_for_euclid_dist")  # [G, k, P]
+    walls = (rooms.size[room].unsqueeze(1) - points.abs()).amin(-1)
+    # a surface is at least this far, and the nearest one at most as far as the nearest centre
+    least = away - rooms.radius[room].unsqueeze(1)
+    most = torch.minimum(walls, away.masked_fill(~used, torch.inf).amin(-1))
+    group, point, part = ((least <= most.unsqueeze(-1)) & used).nonzero(as_tuple=True)
+    distance = _part_distance(rooms, room[group], part, points[group, point].unsqueeze(1)).squeeze(1)
+    nearest = walls.flatten().scatter_reduce(0, group * points.shape[1] + point, distance, reduce="amin")
+    return nearest.view_as(walls)
+
+
+def gap_within(rooms: Rooms, room: Tensor, points: Tensor, reach: float) -> Tensor:
+    """``clearance`` where it is at most ``reach``; some distance of at least ``reach`` elsewhere.
+
+    A primitive is looked at only by groups of points that it comes near to: for points close to each other, this is
+    far cheaper.
+    """
+    middle = points.mean(dim=1)
+    slack = (points - middle.unsqueeze(1)).norm(dim=-1).amax(1)
+    away = (rooms.centre[room] - middle.unsqueeze(1)).norm(dim=-1)
+    radius = rooms.radius[room]
+    group, part = ((away < radius + slack.unsqueeze(1) + reach) & (radius > 0)).nonzero(as_tuple=True)
+    distance = _part_distance(rooms, room[group], part, points[group])
+    walls = (rooms.size[room].unsqueeze(1) - points.abs()).amin(-1)
+    return walls.scatter_reduce(0, group.unsqueeze(1).expand_as(distance), distance, reduce="amin")
+
+
+def _part_distance(rooms: Rooms, room: Tensor, part: Tensor, points: Tensor) -> Tensor:
+    """Signed distances of primitives to k points: room, part [n] int64, points [n, k, 3] -> [n, k]."""
+    local = (points - rooms.centre[room, part].unsqueeze(1)) @ rooms.rotation[room, part]
+    half = rooms.half[room, part].unsqueeze(1)
+    kind = rooms.kind[room, part].unsqueeze(1)
     box = _box_distance(local.abs() - half)
     round_ = torch.stack([local[..., [0, 2]].norm(dim=-1) - half[..., 0], local[..., 1].abs() - half[..., 1]], -1)
     ball = local.norm(dim=-1) - half[..., 0]
-    distance = torch.where(kind == BOX, box, torch.where(kind == CYLINDER, _box_distance(round_), ball))
-    distance = distance.masked_fill(rooms.radius[room].unsqueeze(1) <= 0, torch.inf)
-    walls = (rooms.size[room].unsqueeze(1) - points.abs()).amin(-1)
-    return torch.minimum(distance.amin(-1), walls)
+    return torch.where(kind == BOX, box, torch.where(kind == CYLINDER, _box_distance(round_), ball))
 
 
 def _box_distance(excess: Tensor) -> Tensor:

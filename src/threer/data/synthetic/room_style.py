@@ -38,5 +38,5 @@ class RoomStyle:
 PLAIN = RoomStyle()
 """Some thirty primitives under point lights: cheap to render, and what the demo and the figures show."""
 
-LIVED_IN = RoomStyle(clutter=1.0, shadows="soft", occlusion=0.7, bounce=0.6, glare=0.7, varied=True)
-"""All of it, for training. Photographs are the user's: ``replace(LIVED_IN, photographs=photographs_in(folder))``."""
+LIVED_IN = RoomStyle(clutter=1.0, shadows="soft", occlusion=0.8, bounce=0.6, glare=0.7, varied=True)
+"""All of it, for training; photographs are the user's: ``replace(LIVED_IN, photographs=photographs_in("..."))``."""

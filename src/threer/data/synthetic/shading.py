@@ -1,15 +1,18 @@
-"""Colours of hit points: texture, three lights with one shadow, gloss, glow, darker corners."""
+"""Colours of hit points: texture, three lights with shadows of the first, gloss, glow, darker corners, mirrors."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from threer.data.synthetic.raycast import Hits, blocked
-from threer.data.synthetic.rooms import BOX, CYLINDER, LIGHTS, Rooms
+from threer.data.synthetic import light
+from threer.data.synthetic.raycast import Hits, blocked, cast
+from threer.data.synthetic.rooms import BOX, CYLINDER, Rooms
 from threer.data.synthetic.textures import SIZE, TextureBank
 
-SHADOW = 0.25  # share of the first light that reaches a shadowed point
+SHADOW = 0.25  # share of the first light that reaches a shadowed point of a plain room
+_DEEP = 0.06  # of a rich one, which has light from walls and floor besides
+_MIRRORED_AT_ONCE = 16_384  # rays
 
 
 def shade(
@@ -19,6 +22,16 @@ def shade(
 
     room [G] int64, origin [G, 3], direction [G, k, 3], pixel [G] angle of a pixel in radians (for the mip level)
     """
+    colour = _shade_once(rooms, bank, room, origin, direction, hits, pixel)
+    if rooms.rich:
+        _mirror(rooms, bank, room, origin, direction, hits, pixel, colour)
+    return colour
+
+
+def _shade_once(
+    rooms: Rooms, bank: TextureBank, room: Tensor, origin: Tensor, direction: Tensor, hits: Hits, pixel: Tensor
+) -> Tensor:
+    """As ``shade``, with mirrors dark."""
     points = origin.unsqueeze(1) + hits.distance.unsqueeze(-1) * direction  # [G, k, 3]
     shape = hits.part.shape
     rooms_of_ray = room.unsqueeze(1).expand(shape).reshape(-1)
@@ -31,24 +44,53 @@ def shade(
 
     span = (hits.distance * direction.norm(dim=-1) * pixel.unsqueeze(1)).reshape(-1)
     colour = _albedo(rooms, bank, rooms_of_ray, part, uv_metres, span / facing.squeeze(-1).abs().clamp(min=0.1))
-    shadow = blocked(rooms, room, points + 1e-3 * normal.view_as(points), rooms.lamp[room, 0]).reshape(-1, 1)
+    gloss, glow = rooms.gloss[rooms_of_ray, part].unsqueeze(-1), rooms.glow[rooms_of_ray, part].unsqueeze(-1)
+    if not rooms.rich:
+        shadow = blocked(rooms, room, points + 1e-3 * normal.view_as(points), rooms.lamp[room, 0]).reshape(-1, 1)
+        reached = torch.where(shadow, SHADOW, 1.0)
+        ambient = rooms.ambient[rooms_of_ray] * _corners(rooms.size[rooms_of_ray], flat)
+        lit, highlight = light.lamps(rooms, rooms_of_ray, flat, normal, view, ambient, reached, 32)
+        return (colour * lit + gloss * highlight + glow * colour).view(*shape, 3)
 
-    light = rooms.ambient[rooms_of_ray] * _corners(rooms.size[rooms_of_ray], flat)
-    highlight = torch.zeros_like(flat)
-    for lamp in range(LIGHTS):
-        towards = rooms.lamp[rooms_of_ray, lamp] - flat
-        squared = (towards * towards).sum(-1, keepdim=True)
-        towards = towards * squared.clamp(min=1e-6).rsqrt()
-        power = rooms.power[rooms_of_ray, lamp] / (1 + 0.35 * squared)
-        if lamp == 0:
-            power = torch.where(shadow, SHADOW * power, power)
-        light = light + power * (normal * towards).sum(-1, keepdim=True).clamp(min=0)
-        between = towards + view
-        between = between / between.norm(dim=-1, keepdim=True).clamp(min=1e-6)
-        highlight = highlight + power * (normal * between).sum(-1, keepdim=True).clamp(min=0) ** 32
-    gloss, glow = rooms.gloss[rooms_of_ray, part], rooms.glow[rooms_of_ray, part]
-    total = colour * light + gloss.unsqueeze(-1) * highlight + glow.unsqueeze(-1) * colour
-    return total.view(*shape, 3)
+    faces = light.face_light(rooms, bank)
+    ambient = light.indirect(rooms, faces, rooms_of_ray, flat, normal)
+    ambient = ambient * light.openness(rooms, room, points, normal.view_as(points)).reshape(-1, 1)
+    reached = light.main_lamp(rooms, room, points, normal.view_as(points)).reshape(-1, 1)
+    reached = _DEEP + (1 - _DEEP) * reached
+    sheen = rooms.sheen[rooms_of_ray, part].unsqueeze(-1)
+    lit, highlight = light.lamps(rooms, rooms_of_ray, flat, normal, view, ambient, reached, 24 + 200 * sheen)
+    seen, share = light.surroundings(faces, rooms_of_ray, normal, view)
+    mirrored = sheen * share
+    total = colour * lit * (1 - mirrored) + mirrored * seen
+    total = total + (gloss + 2 * mirrored) * highlight + glow * colour
+    return (total * (1 - rooms.mirror[rooms_of_ray, part].unsqueeze(-1))).view(*shape, 3)
+
+
+def _mirror(
+    rooms: Rooms,
+    bank: TextureBank,
+    room: Tensor,
+    origin: Tensor,
+    direction: Tensor,
+    hits: Hits,
+    pixel: Tensor,
+    colour: Tensor,
+) -> None:
+    """Add to ``colour``, in place, what mirrors show: one further ray for each pixel that hits one."""
+    share = rooms.mirror[room.unsqueeze(1), hits.part]
+    mirrors = (share > 0).nonzero()
+    for first in range(0, len(mirrors), _MIRRORED_AT_ONCE):
+        group, ray = mirrors[first : first + _MIRRORED_AT_ONCE].unbind(1)
+        onward = direction[group, ray]
+        part, of_room = hits.part[group, ray], room[group]
+        at = origin[group] + hits.distance[group, ray].unsqueeze(-1) * onward
+        normal, _ = _surface(rooms, of_room, part, at)
+        slant = (onward * normal).sum(-1, keepdim=True)
+        onward = (onward - 2 * slant * normal).unsqueeze(1)
+        at = at - 1e-3 * slant.sign() * normal
+        beyond = cast(rooms, of_room, at, onward)
+        shown = _shade_once(rooms, bank, of_room, at, onward, beyond, 2 * pixel[group]).squeeze(1)
+        colour[group, ray] += share[group, ray].unsqueeze(-1) * shown
 
 
 def _surface(rooms: Rooms, room: Tensor, part: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,10 +148,7 @@ def _albedo(
     u, v = uv_metres.unbind(-1)
     uv = torch.stack([cosine * u - sine * v, sine * u + cosine * v], dim=-1) / tile.unsqueeze(-1)
     level = (footprint / tile * SIZE).clamp(min=1e-6).log2()
-    mix = bank.sample(rooms.texture[room, part], uv + rooms.offset[room, part], level)
-    colours = rooms.colours[room, part]
-    base = torch.lerp(colours[:, 0], colours[:, 1], mix[:, :1])
-    return torch.lerp(base, colours[:, 2], mix[:, 1:])
+    return bank.colour(rooms.texture[room, part], uv + rooms.offset[room, part], level, rooms.colours[room, part])
 
 
 def _corners(size: Tensor, points: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class TextureBank:
     texels       [T, Σ level², C]: all levels of a texture one after the other
     starts       offset of each level
     size         texels along one side of the finest level
-    photographs  a bank of linear RGB, C = 3, if there is one
+    photographs  a bank of linear RGB (C = 3) of mean brightness 1, if any; its indices follow this one's
     """
 
     texels: Tensor
@@ -51,6 +51,25 @@ class TextureBank:
         coarse_index = (fine_index + 1).clamp(max=last)
         return torch.lerp(self._bilinear(index, uv, fine_index), self._bilinear(index, uv, coarse_index), blend)
 
+    def colour(self, index: Tensor, uv: Tensor, level: Tensor, colours: Tensor) -> Tensor:
+        """Linear RGB [n, 3] of materials with three colours [n, 3, 3]; the rest as in ``sample``."""
+        base = _mixed(self.sample(index.clamp(max=len(self.texels) - 1), uv, level), colours)
+        if self.photographs is None:
+            return base
+        chosen = (index >= len(self.texels)).nonzero().squeeze(1)
+        finer = math.log2(self.photographs.size / self.size)
+        shown = self.photographs.sample(index[chosen] - len(self.texels), uv[chosen], level[chosen] + finer)
+        return base.index_put((chosen,), (shown * colours[chosen, 0]).clamp(max=1))
+
+    def mean_colour(self, index: Tensor, colours: Tensor) -> Tensor:
+        """Linear RGB [..., 3] of whole textures ``index`` [...] with colours [..., 3, 3]."""
+        drawn = _mixed(self.texels[index.clamp(max=len(self.texels) - 1), -1], colours)
+        if self.photographs is None:
+            return drawn
+        photograph = (index - len(self.texels)).clamp(min=0)
+        shown = self.photographs.texels[photograph, -1] * colours[..., 0, :]
+        return torch.where((index >= len(self.texels)).unsqueeze(-1), shown.clamp(max=1), drawn)
+
     def _bilinear(self, index: Tensor, uv: Tensor, level: Tensor) -> Tensor:
         side = torch.full_like(level, self.size) >> level
         start = torch.tensor(self.starts, device=level.device)[level]
@@ -65,6 +84,12 @@ class TextureBank:
         upper = torch.lerp(self.texels[index, top + left_x], self.texels[index, top + right_x], fx)
         lower = torch.lerp(self.texels[index, bottom + left_x], self.texels[index, bottom + right_x], fx)
         return torch.lerp(upper, lower, fy)
+
+
+def _mixed(mix: Tensor, colours: Tensor) -> Tensor:
+    """Three colours [..., 3, 3] mixed by two channels [..., 2]."""
+    base = torch.lerp(colours[..., 0, :], colours[..., 1, :], mix[..., :1])
+    return torch.lerp(base, colours[..., 2, :], mix[..., 1:])
 
 
 @lru_cache(maxsize=4)
