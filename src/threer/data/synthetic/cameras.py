@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from threer.data.synthetic.raycast import cast, clearance
+from threer.data.synthetic.raycast import Hits, cast, clearance
 from threer.data.synthetic.rooms import Rooms
 
 ROUNDS = 6
@@ -84,7 +84,7 @@ def _candidates(rooms: Rooms, frames: int, motion: Motion, reach: float, generat
         cosine * inward[..., 2] - sine * inward[..., 0],
     ], dim=-1)  # fmt: skip
     target = (start + uniform(1.5, 3.5, 1) * ahead).unsqueeze(2) + wander * _curve(shape, frames, 0.4, generator)
-    rotation = _look(target - position)
+    rotation = look(target - position)
     tremor = math.radians(motion.shake) * _smooth_noise(shape, frames, generator)
     roll = math.radians(motion.roll) * torch.randn(*shape, 1, generator=generator)
     tremor = torch.cat([tremor[..., :2], (tremor[..., 2] + roll).unsqueeze(-1)], dim=-1)
@@ -103,15 +103,15 @@ def _curve(shape: tuple[int, int], frames: int, height: float, generator: torch.
     rise = height * torch.randn(*shape, legs + 3, generator=generator) * 0.5
     steps = torch.stack([heading.cos(), rise, heading.sin()], dim=-1) / legs
     controls = steps.cumsum(2)
-    curve = _spline(controls, frames)
+    curve = spline(controls, frames)
     return curve - curve[..., :1, :]
 
 
 def _smooth_noise(shape: tuple[int, int], frames: int, generator: torch.Generator) -> Tensor:
-    return _spline(torch.randn(*shape, frames // 4 + 4, 3, generator=generator), frames)
+    return spline(torch.randn(*shape, frames // 4 + 4, 3, generator=generator), frames)
 
 
-def _spline(controls: Tensor, frames: int) -> Tensor:
+def spline(controls: Tensor, frames: int) -> Tensor:
     """Uniform cubic B-spline through [..., n, d] control points, sampled at ``frames`` places: [..., frames, d]."""
     spans = controls.shape[-2] - 3
     place = torch.linspace(0, spans - 1e-3, frames)
@@ -126,7 +126,7 @@ def _spline(controls: Tensor, frames: int) -> Tensor:
     return torch.stack([w * controls[..., index + k, :] for k, w in enumerate(weights)]).sum(0)
 
 
-def _look(forward: Tensor) -> Tensor:
+def look(forward: Tensor) -> Tensor:
     """Upright camera rotations [..., 3, 3] that look along [..., 3] (y down)."""
     forward = forward / forward.norm(dim=-1, keepdim=True).clamp(min=1e-6)
     down = torch.tensor([0.0, 1.0, 0.0]).expand_as(forward)
@@ -148,25 +148,37 @@ def _score(rooms: Rooms, paths: Tensor, fov: Tensor) -> Tensor:
     room = torch.arange(count).repeat_interleave(candidates)
     gap = clearance(rooms, room, paths[..., :3, 3].reshape(-1, frames, 3)).amin(1)
     looks = max(3, frames // PROBE_EVERY)
-    probes = paths[:, :, torch.linspace(0, frames - 1, looks).long()].reshape(-1, 4, 4)
-    side = torch.linspace(-1, 1, PROBE)
-    y, x = torch.meshgrid(side, side, indexing="ij")
+    score = _sights(rooms, paths[:, :, torch.linspace(0, frames - 1, looks).long()], fov).view(-1)
+    allowed = (gap > MIN_CLEARANCE) & (_largest_turn(paths).view(-1) < MAX_TURN)
+    return torch.where(allowed, score.clamp(min=0.01), gap.clamp(max=0.5) - 1).view(count, candidates)
+
+
+def _sights(rooms: Rooms, views: Tensor, fov: Tensor) -> Tensor:
+    """How much candidate paths see: views [S, C, L, 4, 4], fov [S] radians -> [S, C].
+
+    More for objects, on average and in the emptiest view, and for depth; less for what is too close.
+    """
+    hits = look_around(rooms, views, fov, PROBE)
+    depth = hits.distance.flatten(2)
+    objects = (hits.part < rooms.kind.shape[1]).float().mean(-1)
+    near = (depth < 0.6).float().mean(-1)
+    middle = depth.median(-1).values.clamp(max=3)
+    return 0.5 + 0.5 * objects.mean(-1) + 0.5 * objects.amin(-1) + 0.25 * middle - 1.5 * near
+
+
+def look_around(rooms: Rooms, views: Tensor, fov: Tensor, side: int) -> Hits:
+    """What side × side rays of square pictures meet: views [S, C, L, 4, 4], fov [S] radians -> [S, C, L, side²]."""
+    count, candidates, looks = views.shape[:3]
+    room = torch.arange(count).repeat_interleave(candidates * looks)
+    probes = views.reshape(-1, 4, 4)
+    line = torch.linspace(-1, 1, side)
+    y, x = torch.meshgrid(line, line, indexing="ij")
     grid = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(-1, 3)
     half = (fov / 2).tan().repeat_interleave(candidates * looks).view(-1, 1, 1)
     rays = (grid * torch.cat([half, half, torch.ones_like(half)], dim=-1)) @ probes[:, :3, :3].transpose(1, 2)
-    hits = cast(rooms, room.repeat_interleave(looks), probes[:, :3, 3], rays)
-    depth = hits.distance.view(len(room), -1)
-    objects = (hits.part < rooms.kind.shape[1]).float().view(len(room), looks, -1).mean(2)
-    near = (depth < 0.6).float().mean(1)
-    score = (
-        0.5
-        + 0.5 * objects.mean(1)
-        + 0.5 * objects.amin(1)
-        + 0.25 * depth.median(1).values.clamp(max=3)
-        - 1.5 * near
-    )
-    allowed = (gap > MIN_CLEARANCE) & (_largest_turn(paths).view(-1) < MAX_TURN)
-    return torch.where(allowed, score.clamp(min=0.01), gap.clamp(max=0.5) - 1).view(count, candidates)
+    hits = cast(rooms, room, probes[:, :3, 3], rays)
+    shape = (count, candidates, looks, side * side)
+    return Hits(hits.distance.view(shape), hits.part.view(shape))
 
 
 def _largest_turn(paths: Tensor) -> Tensor:

@@ -4,65 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from threer.data.synthetic.cameras import Motion, sample_paths
+from threer.data.synthetic.draws import Draws
+from threer.data.synthetic.lenses import draw_lenses
 from threer.data.synthetic.photometric import augment, develop, soften
 from threer.data.synthetic.raycast import Hits, cast
 from threer.data.synthetic.rooms import Rooms, sample_room, stack_rooms
+from threer.data.synthetic.sensor import record
 from threer.data.synthetic.shading import shade
+from threer.data.synthetic.styles import WALK, ClipStyle
 from threer.data.synthetic.textures import TextureBank, texture_bank
+from threer.data.synthetic.walks import sample_walks
+from threer.geometry.lens import undistort
 
 TILE = 8
 RAYS_AT_ONCE = 300_000
+INTERVAL = 0.2  # seconds between frames where the motion does not say
+BRIGHTEST = 8.0  # of linear light that a sensor is given: the sun in a window would ring through the blur
 _SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125))  # rotated grid
-
-
-@dataclass(frozen=True)
-class ClipStyle:
-    """What clips look like.
-
-    fov         horizontal field of view in degrees: (smallest, largest), drawn once per clip
-    motion      how the camera moves
-    colour      strength of the photometric changes; 0 for none
-    exposure    how bright: linear light that is shown at 63 % is 1 / exposure
-    antialias   four rays a pixel instead of one
-    """
-
-    fov: tuple[float, float] = (42.0, 78.0)
-    motion: Motion = field(default_factory=Motion)
-    colour: float = 1.0
-    exposure: float = 1.4
-    antialias: bool = False
-
-
-WALK = ClipStyle(
-    fov=(60.0, 60.0),
-    motion=Motion(step=(0.035, 0.05), gaze=(0.05, 0.08), eye=(1.3, 1.6), roll=0.5, shake=0.4, tries=48),
-    colour=0.15,
-    exposure=1.0,
-    antialias=True,
-)
-"""A calm walk with a good camera, as the demo films it."""
+_AROUND = ((-0.33, 0.17), (0.33, -0.17))  # beside the pixel's centre, where there are edges
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
     """N frames of one room.
 
-    images  [N, 3, H, W] RGB 0..1
-    depth   [N, H, W] z-depth in metres
-    c2w     [N, 4, 4] OpenCV camera-to-world
-    K       [N, 3, 3] pixels, pixel centres at integers
+    images      [N, 3, H, W] RGB 0..1
+    depth       [N, H, W] z-depth in metres
+    c2w         [N, 4, 4] OpenCV camera-to-world
+    K           [N, 3, 3] pixels, pixel centres at integers: the pinhole part of the lens
+    distortion  [2] k1, k2 of `threer.geometry.lens`; 0 for a pinhole. Points are
+                ``unproject(depth, K, distortion.expand(N, 2))``
     """
 
     images: Tensor
     depth: Tensor
     c2w: Tensor
     K: Tensor
+    distortion: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,18 +54,37 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class ClipBatch:
-    """B clips of N frames: images [B, N, 3, H, W], depth [B, N, H, W], c2w [B, N, 4, 4], K [B, N, 3, 3]."""
+    """B clips of N frames: the fields of `Clip` with B in front; distortion [B, 2] stays on the CPU."""
 
     images: Tensor
     depth: Tensor
     c2w: Tensor
     K: Tensor
+    distortion: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
 
     def clip(self, index: int) -> Clip:
-        return Clip(self.images[index], self.depth[index], self.c2w[index], self.K[index])
+        return Clip(self.images[index], self.depth[index], self.c2w[index], self.K[index], self.distortion[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """What S clips of N frames show, before any ray is cast; on the CPU.
+
+    rooms       S rooms
+    c2w         [S, N, 4, 4];  K [S, 3, 3];  distortion [S, 2]
+    interval    [S] seconds between frames
+    generators  one for each clip, for what the camera does to the pictures
+    """
+
+    rooms: Rooms
+    c2w: Tensor
+    K: Tensor
+    distortion: Tensor
+    interval: Tensor
+    generators: Sequence[torch.Generator]
 
 
 def render_clip(
@@ -104,40 +107,54 @@ def render_clips(
 ) -> ClipBatch:
     """One clip for each seed. A seed's clip does not depend on the others, up to rounding."""
     style = style or ClipStyle()
-    width, height = size
-    if width % TILE or height % TILE or min(width, height) < TILE:
-        raise ValueError(f"size must be multiples of {TILE} pixels, got {width}x{height}")
-    rooms = [sample_room(seed) for seed in seeds]
+    _check(size)
+    return render_scenes(draw_scenes(seeds, frames, size, style), size, style, device)
+
+
+def draw_scenes(seeds: Sequence[int], frames: int, size: tuple[int, int], style: ClipStyle) -> Scenes:
+    """Room, lens and path of each seed: the part of rendering that is the CPU's."""
+    rooms = [sample_room(seed, style.room) for seed in seeds]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     fov = [math.radians(_uniform(style.fov, g)) for g in generators]
-    c2w = torch.cat([
-        sample_paths(room, frames, torch.tensor([angle]), style.motion, g)
-        for room, angle, g in zip(rooms, fov, generators, strict=True)
-    ])  # fmt: skip
-    focal = torch.tensor([width / 2 / math.tan(angle / 2) for angle in fov])
-    K = torch.zeros(len(seeds), frames, 3, 3)
-    K[..., 0, 0] = K[..., 1, 1] = focal.unsqueeze(1)
-    K[..., 0, 2], K[..., 1, 2], K[..., 2, 2] = (width - 1) / 2, (height - 1) / 2, 1.0
+    K, distortion = draw_lenses(torch.tensor(fov, dtype=torch.float64), size, style.lens, Draws(generators))
+    interval = torch.full((len(seeds),), INTERVAL)
+    if isinstance(style.motion, Motion):
+        c2w = torch.cat([
+            sample_paths(room, frames, torch.tensor([angle]), style.motion, g)
+            for room, angle, g in zip(rooms, fov, generators, strict=True)
+        ])  # fmt: skip
+    else:
+        seen = 2 * (size[0] / 2 / K[:, 0, 0]).atan()
+        walks = sample_walks(stack_rooms(rooms), frames, seen, style.motion, generators)
+        c2w, interval = walks.c2w, walks.interval
+    return Scenes(stack_rooms(rooms), c2w, K, distortion, interval, generators)
 
-    scene = stack_rooms(rooms).to(device)
-    room = torch.arange(len(seeds), device=device).repeat_interleave(frames)
+
+def render_scenes(
+    scenes: Scenes, size: tuple[int, int], style: ClipStyle, device: str | torch.device = "cpu"
+) -> ClipBatch:
+    """The pictures and depth of scenes, on a device. Uses the scenes' generators up."""
+    width, height = size
+    count, frames = scenes.c2w.shape[:2]
+    c2w, K = scenes.c2w.to(device), scenes.K.to(device).unsqueeze(1).expand(-1, frames, -1, -1)
+    room = torch.arange(count, device=device).repeat_interleave(frames)
+    bank = texture_bank(device=str(device), photographs=style.room.photographs)
+    distortion = scenes.distortion.to(device)
     images, depth = _render(
-        scene,
-        texture_bank(device=str(device)),
-        room,
-        c2w.flatten(0, 1).to(device),
-        focal.to(device)[room],
-        size,
-        style,
+        scenes.rooms.to(device), bank, room, c2w.flatten(0, 1), K.flatten(0, 1), distortion[room], size, style
     )
-    images = images.view(len(seeds), frames, *images.shape[1:])
+    images, depth = images.view(count, frames, *images.shape[1:]), depth.view(count, frames, height, width)
+    if style.sensor is not None:
+        images = record(images, depth, c2w, K, distortion, scenes.interval, style.sensor, scenes.generators)
+    else:
+        images = torch.stack([
+            soften(clip, 0.6 * _uniform((0, 1), g)) for clip, g in zip(images, scenes.generators, strict=True)
+        ])  # fmt: skip
     finished = [
-        augment(soften(clip, 0.6 * _uniform((0, 1), g)).unsqueeze(0), _on(g, device), style.colour)
-        for clip, g in zip(images, generators, strict=True)
+        augment(clip.unsqueeze(0), _on(g, device), style.colour)
+        for clip, g in zip(images, scenes.generators, strict=True)
     ]
-    return ClipBatch(
-        torch.cat(finished), depth.view(len(seeds), frames, height, width), c2w.to(device), K.to(device)
-    )
+    return ClipBatch(torch.cat(finished), depth, c2w, K.contiguous(), scenes.distortion)
 
 
 def render_path(seed: int, c2w: Tensor, fov: float, size: tuple[int, int], style: ClipStyle = WALK) -> Clip:
@@ -146,17 +163,21 @@ def render_path(seed: int, c2w: Tensor, fov: float, size: tuple[int, int], style
     Colours are as the room has them, without photometric changes. size is (W, H), multiples of 8; raises ValueError
     for other sizes.
     """
+    _check(size)
     width, height = size
-    if width % TILE or height % TILE or min(width, height) < TILE:
-        raise ValueError(f"size must be multiples of {TILE} pixels, got {width}x{height}")
     frames = len(c2w)
     focal = width / 2 / math.tan(math.radians(fov) / 2)
     K = torch.tensor([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]).repeat(frames, 1, 1)
-    rooms, number = stack_rooms([sample_room(seed)]), torch.zeros(frames, dtype=torch.int64)
-    images, depth = _render(
-        rooms, texture_bank(device="cpu"), number, c2w.float(), torch.full((frames,), focal), size, style
-    )
-    return Clip(images, depth, c2w.float(), K)
+    rooms, number = stack_rooms([sample_room(seed, style.room)]), torch.zeros(frames, dtype=torch.int64)
+    bank, pinhole = texture_bank(device="cpu", photographs=style.room.photographs), torch.zeros(2)
+    images, depth = _render(rooms, bank, number, c2w.float(), K, pinhole.expand(frames, 2), size, style)
+    return Clip(images, depth, c2w.float(), K, pinhole)
+
+
+def _check(size: tuple[int, int]) -> None:
+    width, height = size
+    if width % TILE or height % TILE or min(width, height) < TILE:
+        raise ValueError(f"size must be multiples of {TILE} pixels, got {width}x{height}")
 
 
 def _uniform(bounds: tuple[float, float], generator: torch.Generator) -> float:
@@ -177,16 +198,17 @@ def _render(
     bank: TextureBank,
     room: Tensor,
     c2w: Tensor,
-    focal: Tensor,
+    K: Tensor,
+    distortion: Tensor,
     size: tuple[int, int],
     style: ClipStyle,
 ) -> tuple[Tensor, Tensor]:
-    """Images [n, 3, H, W] and depth [n, H, W] of n frames, a few frames at a time."""
+    """Images [n, 3, H, W] and depth [n, H, W] of n frames, a few frames at a time; linear light for a sensor."""
     per_frame = size[0] * size[1] * (2 if style.antialias else 1)
     chunk = max(1, RAYS_AT_ONCE // per_frame)
     pieces = [
-        _render_frames(rooms, bank, room[i : i + chunk], c2w[i : i + chunk], focal[i : i + chunk], size, style)
-        for i in range(0, len(room), chunk)
+        _render_frames(rooms, bank, room[part], c2w[part], K[part], distortion[part], size, style)
+        for part in (slice(i, i + chunk) for i in range(0, len(room), chunk))
     ]
     return torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])
 
@@ -196,22 +218,33 @@ def _render_frames(
     bank: TextureBank,
     room: Tensor,
     c2w: Tensor,
-    focal: Tensor,
+    K: Tensor,
+    distortion: Tensor,
     size: tuple[int, int],
     style: ClipStyle,
 ) -> tuple[Tensor, Tensor]:
     tiles = (size[0] // TILE) * (size[1] // TILE)
     room_of_tile = room.repeat_interleave(tiles)
     origin = c2w[:, :3, 3].repeat_interleave(tiles, dim=0)
-    pixel = (1 / focal).repeat_interleave(tiles)
+    pixel = (1 / K[:, 0, 0]).repeat_interleave(tiles)
 
-    def colours(rays: Tensor, hits: Hits) -> Tensor:
-        return develop(shade(rooms, bank, room_of_tile, origin, rays, hits, pixel), style.exposure)
+    def colours(rays: Tensor, hits: Hits, chosen: Tensor | slice = slice(None)) -> Tensor:
+        light = shade(rooms, bank, room_of_tile[chosen], origin[chosen], rays, hits, pixel[chosen])
+        return light.clamp(0, BRIGHTEST) if style.sensor is not None else develop(light, style.exposure)
 
-    centres = _rays(c2w, focal, size, (0.0, 0.0))
+    def beside(offset: tuple[float, float]) -> Tensor:
+        return _rays(c2w, K, distortion, size, offset)
+
+    centres = beside((0.0, 0.0))
     hits = cast(rooms, room_of_tile, origin, centres)
-    if style.antialias:
-        samples = [_rays(c2w, focal, size, offset) for offset in _SUBPIXELS]
+    if style.antialias == "edges":
+        shown = colours(centres, hits)
+        edges = (hits.part != hits.part[:, :1]).any(1).nonzero().squeeze(1)
+        for rays in (beside(offset)[edges] for offset in _AROUND):
+            shown[edges] += colours(rays, cast(rooms, room_of_tile[edges], origin[edges], rays), edges)
+        shown[edges] /= 1 + len(_AROUND)
+    elif style.antialias:
+        samples = [beside(offset) for offset in _SUBPIXELS]
         shown = torch.stack([colours(rays, cast(rooms, room_of_tile, origin, rays)) for rays in samples]).mean(0)
     else:
         shown = colours(centres, hits)
@@ -220,18 +253,19 @@ def _render_frames(
     return _untile(shown, size).permute(0, 3, 1, 2).contiguous(), depth
 
 
-def _rays(c2w: Tensor, focal: Tensor, size: tuple[int, int], offset: tuple[float, float]) -> Tensor:
-    """World directions with camera z = 1, by tile: [n · tiles, TILE², 3]."""
+def _rays(c2w: Tensor, K: Tensor, distortion: Tensor, size: tuple[int, int], offset: tuple[float, float]) -> Tensor:
+    """World directions with camera z = 1 through the lenses, by tile: [n · tiles, TILE², 3]."""
     width, height = size
-    x = torch.arange(width, device=c2w.device) + offset[0] - (width - 1) / 2
-    y = torch.arange(height, device=c2w.device) + offset[1] - (height - 1) / 2
-    x = x.view(1, 1, width // TILE, 1, TILE)
-    y = y.view(1, height // TILE, 1, TILE, 1)
     n = len(c2w)
+    fx, cx, fy, cy = (K[:, i, j].view(-1, 1, 1, 1, 1) for i, j in ((0, 0), (0, 2), (1, 1), (1, 2)))
+    x = (torch.arange(width, device=c2w.device) + offset[0]).view(1, 1, width // TILE, 1, TILE) - cx
+    y = (torch.arange(height, device=c2w.device) + offset[1]).view(1, height // TILE, 1, TILE, 1) - cy
     shape = (n, height // TILE, width // TILE, TILE, TILE)
-    f = focal.view(-1, 1, 1, 1, 1)
-    camera = torch.stack([(x / f).expand(shape), (y / f).expand(shape), torch.ones(shape, device=c2w.device)], -1)
-    world = camera.view(n, -1, 3) @ c2w[:, :3, :3].transpose(1, 2)
+    seen = torch.stack([(x / fx).expand(shape), (y / fy).expand(shape)], -1).view(n, -1, 2)
+    if bool(distortion.any()):
+        seen = undistort(seen, distortion)
+    camera = torch.cat([seen, torch.ones_like(seen[..., :1])], -1)
+    world = camera @ c2w[:, :3, :3].transpose(1, 2)
     return world.view(-1, TILE * TILE, 3)
 
 
