@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-
+from threer.data.synthetic.chance import Chance
 from threer.data.synthetic.furniture import Part, Piece, box, cylinder, legs, sphere
 from threer.data.synthetic.things import cable, rod, scatter, stems
 
-Assembly = Callable[[np.random.Generator, float], Piece]
+Assembly = Callable[[Chance, float], Piece]
 
 
 def _moved(parts: list[Part], x: float, z: float, about: bool = False) -> list[Part]:
@@ -26,7 +25,7 @@ def _moved(parts: list[Part], x: float, z: float, about: bool = False) -> list[P
     ]
 
 
-def _monitor(rng: np.random.Generator, x: float, y: float, z: float) -> list[Part]:
+def _monitor(rng: Chance, x: float, y: float, z: float) -> list[Part]:
     wide = rng.uniform(0.22, 0.34)
     high, lift, yaw = wide * 0.57, rng.uniform(0.08, 0.16), rng.uniform(-0.25, 0.25)
     front = (x + 0.014 * math.sin(yaw), y + lift + high, z + 0.014 * math.cos(yaw))
@@ -38,7 +37,7 @@ def _monitor(rng: np.random.Generator, x: float, y: float, z: float) -> list[Par
     ]
 
 
-def office_chair(rng: np.random.Generator, fill: float) -> Piece:
+def office_chair(rng: Chance, fill: float) -> Piece:
     seat, back = rng.uniform(0.43, 0.52), rng.uniform(0.2, 0.32)
     turn = rng.uniform(0, 1)
     parts = [
@@ -57,7 +56,7 @@ def office_chair(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (0.28, 0.28))
 
 
-def slat_chair(rng: np.random.Generator, fill: float) -> Piece:
+def slat_chair(rng: Chance, fill: float) -> Piece:
     half, seat = rng.uniform(0.19, 0.23), rng.uniform(0.43, 0.47)
     tall = rng.uniform(0.42, 0.52)
     parts = [box(0, seat, 0, half, 0.015, half, "top"), *legs(half, half, seat - 0.015, 0.016)]
@@ -77,7 +76,7 @@ def slat_chair(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (half, half))
 
 
-def office_desk(rng: np.random.Generator, fill: float) -> Piece:
+def office_desk(rng: Chance, fill: float) -> Piece:
     hx, hz, height = rng.uniform(0.6, 0.9), rng.uniform(0.35, 0.42), rng.uniform(0.7, 0.76)
     parts = [box(0, height - 0.014, 0, hx, 0.014, hz, "top"), *legs(hx - 0.03, hz - 0.03, height - 0.028, 0.022)]
     if rng.random() < 0.5:
@@ -101,7 +100,7 @@ def office_desk(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (hx, hz))
 
 
-def desk_row(rng: np.random.Generator, fill: float) -> Piece:
+def desk_row(rng: Chance, fill: float) -> Piece:
     """Two desks face to face with a screen between them, a chair at each."""
     parts, deep = [], 0.0
     for about in (False, True):
@@ -116,7 +115,7 @@ def desk_row(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (0.9, 2 * deep + 0.35))
 
 
-def kitchen(rng: np.random.Generator, fill: float) -> Piece:
+def kitchen(rng: Chance, fill: float) -> Piece:
     """Counter with fronts and handles, tap, cupboards above."""
     units, hz, height = int(rng.integers(2, 5)), 0.3, rng.uniform(0.86, 0.94)
     hx = units * 0.3
@@ -143,7 +142,7 @@ def kitchen(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (hx + 0.01, hz))
 
 
-def wardrobe(rng: np.random.Generator, fill: float) -> Piece:
+def wardrobe(rng: Chance, fill: float) -> Piece:
     doors, hz, height = int(rng.integers(2, 4)), 0.29, rng.uniform(1.7, 2.15)
     hx = doors * 0.24
     parts = [box(0, height / 2, -0.01, hx, height / 2, hz - 0.02)]
@@ -155,7 +154,7 @@ def wardrobe(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (hx, hz))
 
 
-def bookcase(rng: np.random.Generator, fill: float) -> Piece:
+def bookcase(rng: Chance, fill: float) -> Piece:
     """Boards with single books, some leaning, and other things."""
     hx, hz, height = rng.uniform(0.35, 0.6), rng.uniform(0.13, 0.17), rng.uniform(0.8, 2.0)
     boards = max(2, round(height / 0.36))
@@ -175,9 +174,7 @@ def bookcase(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (hx + 0.012, hz))
 
 
-def _books(
-    rng: np.random.Generator, fill: float, half: float, deep: float, y: float, room: float, first: int
-) -> list[Part]:
+def _books(rng: Chance, fill: float, half: float, deep: float, y: float, room: float, first: int) -> list[Part]:
     """Books from the left until ``fill`` of the board, thick enough to be seen."""
     parts, x, i = [], -half, 0
     end = half * (2 * min(1.0, fill * rng.uniform(0.5, 1.2)) - 1)
@@ -196,7 +193,7 @@ def _books(
     return parts
 
 
-def ladder_shelf(rng: np.random.Generator, fill: float) -> Piece:
+def ladder_shelf(rng: Chance, fill: float) -> Piece:
     """Thin posts and boards, open on all sides."""
     hx, hz, height = rng.uniform(0.3, 0.5), rng.uniform(0.15, 0.2), rng.uniform(1.2, 1.9)
     parts = legs(hx, hz, height, 0.011, "metal")
@@ -208,7 +205,7 @@ def ladder_shelf(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (hx, hz))
 
 
-def dining(rng: np.random.Generator, fill: float) -> Piece:
+def dining(rng: Chance, fill: float) -> Piece:
     """A table with chairs at two sides."""
     hx, hz, height = rng.uniform(0.45, 1.3), rng.uniform(0.38, 0.45), rng.uniform(0.72, 0.76)
     parts = [box(0, height - 0.015, 0, hx, 0.015, hz, "top"), *legs(hx, hz, height - 0.03, 0.028)]
@@ -223,7 +220,7 @@ def dining(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (hx, hz + 0.4))
 
 
-def low_table(rng: np.random.Generator, fill: float) -> Piece:
+def low_table(rng: Chance, fill: float) -> Piece:
     """On a rug, with a slatted board below."""
     hx, hz, height = rng.uniform(0.35, 0.6), rng.uniform(0.25, 0.4), rng.uniform(0.35, 0.46)
     parts = [box(0, 0.006, 0, hx + 0.3, 0.006, hz + 0.3, "rug")]
@@ -233,7 +230,7 @@ def low_table(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (hx + 0.1, hz + 0.1))
 
 
-def rack(rng: np.random.Generator, fill: float) -> Piece:
+def rack(rng: Chance, fill: float) -> Piece:
     """A clothes stand: thin pole, arms, something hung on it."""
     height, turn = rng.uniform(1.5, 1.8), rng.uniform(0, math.pi)
     parts = [cylinder(0, 0.015, 0, 0.18, 0.015, "metal"), cylinder(0, height / 2, 0, 0.016, height / 2, "metal")]
@@ -247,7 +244,7 @@ def rack(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (0.25, 0.25))
 
 
-def arc_lamp(rng: np.random.Generator, fill: float) -> Piece:
+def arc_lamp(rng: Chance, fill: float) -> Piece:
     """A lamp on a thin bent stand."""
     height, reach = rng.uniform(1.4, 1.8), rng.uniform(0.25, 0.5)
     yaw = rng.uniform(-math.pi, math.pi)
@@ -263,14 +260,14 @@ def arc_lamp(rng: np.random.Generator, fill: float) -> Piece:
     return Piece(tuple(parts), (0.3, 0.3))
 
 
-def tall_plant(rng: np.random.Generator, fill: float) -> Piece:
+def tall_plant(rng: Chance, fill: float) -> Piece:
     height = rng.uniform(0.18, 0.32)
     parts = [cylinder(0, height / 2, 0, rng.uniform(0.1, 0.17), height / 2, "pot")]
     parts += stems(rng, 0, height, 0, 4 + round(4 * fill), (0.18, 0.42), (0.05, 0.11), 0)
     return Piece(tuple(parts), (0.3, 0.3))
 
 
-def bin_and_boxes(rng: np.random.Generator, fill: float) -> Piece:
+def bin_and_boxes(rng: Chance, fill: float) -> Piece:
     parts = [cylinder(-0.15, 0.15, 0.05, rng.uniform(0.1, 0.14), 0.15, "dark")]
     parts += scatter(rng, 2 + 2 * fill, 0.35, 0.2, 0.0)
     parts += cable(rng, 0.1, 0.0, 0.15, 0)

@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-
+from threer.data.synthetic.chance import Chance
 from threer.data.synthetic.furniture import Part, Piece, Vector, box, cylinder, sphere
 from threer.data.synthetic.things import rod, scatter
 
-Fitting = Callable[[np.random.Generator, float, float], Piece]  # (rng, height of the room, clutter)
+Fitting = Callable[[Chance, float, float], Piece]  # (rng, height of the room, clutter)
 
 
 def _bars(hx: float, low: float, high: float, z: float, thick: float, deep: float, role: str) -> list[Part]:
@@ -23,7 +22,7 @@ def _bars(hx: float, low: float, high: float, z: float, thick: float, deep: floa
     return upright + [box(0, end, z, hx, thick, deep, role) for end in (low, high)]
 
 
-def window(rng: np.random.Generator, height: float, clutter: float) -> Piece:
+def window(rng: Chance, height: float, clutter: float) -> Piece:
     """Glowing pane, frame and bars, sill; often blinds, and a radiator below."""
     hx = rng.uniform(0.4, 0.95)
     low = rng.uniform(0.75, 1.0)
@@ -45,7 +44,7 @@ def window(rng: np.random.Generator, height: float, clutter: float) -> Piece:
     return Piece(tuple(parts), (hx + 0.08, 0.0))
 
 
-def _blinds(rng: np.random.Generator, hx: float, low: float, high: float) -> list[Part]:
+def _blinds(rng: Chance, hx: float, low: float, high: float) -> list[Part]:
     """Slats over the upper part of a window, and their cords."""
     bottom = low + rng.choice((0.02, 0.25, 0.5)) * (high - low)
     slats = round((high - bottom) / rng.uniform(0.06, 0.1))
@@ -60,7 +59,7 @@ def _blinds(rng: np.random.Generator, hx: float, low: float, high: float) -> lis
     ]
 
 
-def _radiator(rng: np.random.Generator, hx: float, top: float) -> list[Part]:
+def _radiator(rng: Chance, hx: float, top: float) -> list[Part]:
     fins, low = int(rng.integers(6, 13)), 0.12
     step = 2 * hx / fins
     y, half = (top + low) / 2, (top - low) / 2
@@ -69,7 +68,7 @@ def _radiator(rng: np.random.Generator, hx: float, top: float) -> list[Part]:
     return [*parts, cylinder(hx + 0.03, low / 2 + 0.02, 0.075, 0.012, low / 2 + 0.02, "white")]
 
 
-def door(rng: np.random.Generator, height: float, clutter: float) -> Piece:
+def door(rng: Chance, height: float, clutter: float) -> Piece:
     tall, hx = min(2.02, height - 0.06), rng.uniform(0.38, 0.46)
     side = rng.choice((-1.0, 1.0)) * (hx - 0.07)
     parts = [
@@ -84,7 +83,7 @@ def door(rng: np.random.Generator, height: float, clutter: float) -> Piece:
     return Piece(tuple(parts), (hx + 0.08, 0.0))
 
 
-def picture(rng: np.random.Generator, height: float, clutter: float) -> Piece:
+def picture(rng: Chance, height: float, clutter: float) -> Piece:
     hx, hy = rng.uniform(0.12, 0.5), rng.uniform(0.12, 0.45)
     y = min(height - hy - 0.1, rng.uniform(1.3, 1.7))
     parts = [box(0, y, 0.008, hx, hy, 0.008, "picture")]
@@ -93,14 +92,14 @@ def picture(rng: np.random.Generator, height: float, clutter: float) -> Piece:
     return Piece(tuple(parts), (hx + 0.02, 0.0))
 
 
-def mirror(rng: np.random.Generator, height: float, clutter: float) -> Piece:
+def mirror(rng: Chance, height: float, clutter: float) -> Piece:
     hx, hy = rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.8)
     y = min(height - hy - 0.1, rng.uniform(1.1, 1.5))
     parts = [box(0, y, 0.01, hx, hy, 0.01, "mirror"), *_bars(hx, y - hy, y + hy, 0.018, 0.018, 0.018, "legs")]
     return Piece(tuple(parts), (hx + 0.03, 0.0))
 
 
-def board(rng: np.random.Generator, height: float, clutter: float) -> Piece:
+def board(rng: Chance, height: float, clutter: float) -> Piece:
     """A whiteboard with a rail."""
     hx, hy = rng.uniform(0.5, 0.95), rng.uniform(0.4, 0.6)
     y = min(height - hy - 0.1, 1.45)
@@ -111,7 +110,7 @@ def board(rng: np.random.Generator, height: float, clutter: float) -> Piece:
     return Piece(tuple(parts), (hx + 0.03, 0.0))
 
 
-def wall_shelf(rng: np.random.Generator, height: float, clutter: float) -> Piece:
+def wall_shelf(rng: Chance, height: float, clutter: float) -> Piece:
     hx, parts = rng.uniform(0.3, 0.7), []
     for i in range(int(rng.integers(1, 3))):
         y = 1.3 + 0.36 * i
@@ -124,7 +123,7 @@ def wall_shelf(rng: np.random.Generator, height: float, clutter: float) -> Piece
     return Piece(tuple(parts), (hx, 0.0))
 
 
-def clock(rng: np.random.Generator, height: float, clutter: float) -> Piece:
+def clock(rng: Chance, height: float, clutter: float) -> Piece:
     radius, y = rng.uniform(0.1, 0.2), min(height - 0.3, rng.uniform(1.7, 2.1))
     parts = [
         Part("cylinder", (0, y, 0.02), (radius, 0.02, radius), 0.0, "metal", math.pi / 2),
@@ -141,7 +140,7 @@ def baseboards(size: Vector) -> list[Part]:
     return sides + [box(0, 0.04, s * (size[2] - 0.006), size[0], 0.04, 0.006, "white") for s in (-1, 1)]
 
 
-def ceiling_lights(rng: np.random.Generator, size: Vector) -> tuple[list[Part], list[tuple[float, float]], float]:
+def ceiling_lights(rng: Chance, size: Vector) -> tuple[list[Part], list[tuple[float, float]], float]:
     """Panels in a grid, tubes, or globes on thin cords; where (x, z) they are; how far down they reach."""
     height = 2 * size[1]
     across = [max(1, min(4, round(2 * half / rng.uniform(1.8, 2.8)))) for half in (size[0], size[2])]
@@ -166,7 +165,7 @@ def ceiling_lights(rng: np.random.Generator, size: Vector) -> tuple[list[Part], 
     return parts, spots, below
 
 
-def pillar(rng: np.random.Generator, height: float, clutter: float) -> Piece:
+def pillar(rng: Chance, height: float, clutter: float) -> Piece:
     half = rng.uniform(0.12, 0.28)
     if rng.random() < 0.3:
         return Piece((cylinder(0, height / 2, 0, half, height / 2, "wall"),), (half, half))
@@ -177,7 +176,7 @@ def pillar(rng: np.random.Generator, height: float, clutter: float) -> Piece:
     return Piece(parts, (half, half))
 
 
-def partition(rng: np.random.Generator, height: float, clutter: float) -> Piece:
+def partition(rng: Chance, height: float, clutter: float) -> Piece:
     """A free-standing wall of several panels on feet, or a full one."""
     if rng.random() < 0.4:
         hx = rng.uniform(0.5, 1.2)

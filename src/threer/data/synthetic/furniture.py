@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-import numpy as np
+from threer.data.synthetic.chance import Source
 
 Kind = Literal["box", "cylinder", "sphere"]
 Vector = tuple[float, float, float]
@@ -54,7 +54,7 @@ def sphere(x: float, y: float, z: float, radius: float, role: str = "body") -> P
     return Part("sphere", (x, y, z), (radius, radius, radius), 0.0, role)
 
 
-def clutter(rng: np.random.Generator, count: int, half_x: float, half_z: float, height: float) -> list[Part]:
+def clutter(rng: Source, count: int, half_x: float, half_z: float, height: float) -> list[Part]:
     """Small things on a surface of half size (half_x, half_z) at ``height``: books, mugs, balls, boxes, bottles."""
     parts = []
     for i in range(count):
@@ -88,14 +88,14 @@ def legs(hx: float, hz: float, height: float, thickness: float, role: str = "leg
     ]
 
 
-def table(rng: np.random.Generator) -> Piece:
+def table(rng: Source) -> Piece:
     hx, hz, height = rng.uniform(0.4, 0.8), rng.uniform(0.3, 0.5), rng.uniform(0.42, 0.76)
     top = box(0, height - 0.02, 0, hx, 0.02, hz, "top")
     parts = [top, *legs(hx, hz, height - 0.04, 0.025), *clutter(rng, int(rng.integers(2, 5)), hx, hz, height)]
     return Piece(tuple(parts), (hx, hz))
 
 
-def round_table(rng: np.random.Generator) -> Piece:
+def round_table(rng: Source) -> Piece:
     radius, height = rng.uniform(0.3, 0.5), rng.uniform(0.5, 0.75)
     parts = [
         cylinder(0, height - 0.02, 0, radius, 0.02, "top"),
@@ -106,7 +106,7 @@ def round_table(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (radius, radius))
 
 
-def chair(rng: np.random.Generator) -> Piece:
+def chair(rng: Source) -> Piece:
     half, seat = rng.uniform(0.19, 0.24), rng.uniform(0.42, 0.48)
     back = rng.uniform(0.18, 0.26)
     parts = [
@@ -117,7 +117,7 @@ def chair(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (half, half))
 
 
-def shelf(rng: np.random.Generator) -> Piece:
+def shelf(rng: Source) -> Piece:
     hx, hz, height = rng.uniform(0.3, 0.55), rng.uniform(0.13, 0.18), rng.uniform(1.0, 1.9)
     boards = int(rng.integers(3, 5))
     parts = [box(s * hx, height / 2, 0, 0.015, height / 2, hz) for s in (-1, 1)]
@@ -133,7 +133,7 @@ def shelf(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (hx + 0.015, hz))
 
 
-def sofa(rng: np.random.Generator) -> Piece:
+def sofa(rng: Source) -> Piece:
     hx, hz = rng.uniform(0.6, 0.95), rng.uniform(0.36, 0.44)
     parts = [
         box(0, 0.2, 0.05, hx - 0.1, 0.2, hz - 0.05),
@@ -154,7 +154,7 @@ def sofa(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (hx, hz))
 
 
-def cabinet(rng: np.random.Generator) -> Piece:
+def cabinet(rng: Source) -> Piece:
     hx, hz, height = rng.uniform(0.3, 0.7), rng.uniform(0.18, 0.28), rng.uniform(0.5, 1.2)
     parts = [box(0, height / 2, -0.01, hx, height / 2, hz - 0.01)]
     for s in (-1, 1):
@@ -164,7 +164,7 @@ def cabinet(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (hx, hz + 0.02))
 
 
-def stack(rng: np.random.Generator) -> Piece:
+def stack(rng: Source) -> Piece:
     """Boxes on top of each other, each turned a little."""
     parts, height, half = [], 0.0, rng.uniform(0.18, 0.32)
     for i in range(int(rng.integers(2, 4))):
@@ -177,7 +177,7 @@ def stack(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (0.42, 0.42))
 
 
-def desk(rng: np.random.Generator) -> Piece:
+def desk(rng: Source) -> Piece:
     hx, hz, height = rng.uniform(0.55, 0.8), rng.uniform(0.3, 0.38), rng.uniform(0.7, 0.76)
     screen = rng.uniform(0.2, 0.32)
     parts = [
@@ -192,7 +192,7 @@ def desk(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (hx, hz))
 
 
-def lamp(rng: np.random.Generator) -> Piece:
+def lamp(rng: Source) -> Piece:
     height, radius = rng.uniform(1.2, 1.6), rng.uniform(0.14, 0.2)
     parts = [
         cylinder(0, 0.015, 0, 0.14, 0.015, "legs"),
@@ -202,7 +202,7 @@ def lamp(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (radius, radius))
 
 
-def plant(rng: np.random.Generator) -> Piece:
+def plant(rng: Source) -> Piece:
     height = rng.uniform(0.2, 0.35)
     parts = [cylinder(0, height / 2, 0, rng.uniform(0.12, 0.18), height / 2, "pot")]
     for _ in range(5):
@@ -213,7 +213,7 @@ def plant(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (0.3, 0.3))
 
 
-def bed(rng: np.random.Generator) -> Piece:
+def bed(rng: Source) -> Piece:
     hx, hz = rng.uniform(0.45, 0.8), 1.0
     parts = [
         box(0, 0.14, 0, hx, 0.14, hz, "legs"),
@@ -225,8 +225,8 @@ def bed(rng: np.random.Generator) -> Piece:
     return Piece(tuple(parts), (hx, hz))
 
 
-WALL_PIECES: tuple[Callable[[np.random.Generator], Piece], ...] = (shelf, sofa, cabinet, desk, cabinet, shelf, bed)
-FREE_PIECES: tuple[Callable[[np.random.Generator], Piece], ...] = (
+WALL_PIECES: tuple[Callable[[Source], Piece], ...] = (shelf, sofa, cabinet, desk, cabinet, shelf, bed)
+FREE_PIECES: tuple[Callable[[Source], Piece], ...] = (
     table,
     chair,
     stack,

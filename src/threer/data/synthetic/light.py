@@ -17,6 +17,7 @@ from threer.data.synthetic.textures import TextureBank
 
 SHADOW_RAYS = 2  # a pixel; a quad of pixels shares them, so that each sees eight places of the lamp
 _REACH = 0.18  # metres within which surfaces darken each other
+_SENT_ON = 0.75  # of the light that a room's faces send out, the share that furniture lets through
 _POLISHED = 0.04  # reflection of polished surfaces seen head on
 
 
@@ -95,7 +96,7 @@ def indirect(rooms: Rooms, faces: Tensor, room: Tensor, points: Tensor, normal: 
     weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
     bounced = (weight.unsqueeze(-1) * faces[room]).sum(1)
     share = rooms.bounce[room].unsqueeze(-1)
-    return (1 - share) * rooms.ambient[room] + share * (0.3 * rooms.ambient[room] + bounced)
+    return torch.lerp(rooms.ambient[room], _SENT_ON * bounced, share)
 
 
 def surroundings(faces: Tensor, room: Tensor, normal: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:

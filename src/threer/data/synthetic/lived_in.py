@@ -10,6 +10,7 @@ import numpy as np
 
 from threer.data.synthetic import assemblies, fittings, furniture
 from threer.data.synthetic.assemblies import Assembly
+from threer.data.synthetic.chance import Chance, Source
 from threer.data.synthetic.furniture import Piece, Vector
 from threer.data.synthetic.placing import Placed, Spot, free_spot, place, wall_spot
 from threer.data.synthetic.room_style import RoomStyle
@@ -17,14 +18,13 @@ from threer.data.synthetic.scene import Light, Scene
 from threer.data.synthetic.surfaces import draw_materials
 from threer.data.synthetic.things import cable, scatter
 
-_STREAM = 1  # plain rooms draw from the seed alone
 FEWEST, MOST = 56, 352  # primitives of a room, with clutter 0 and 1
 _FACES = ((-1, "wall"), (-1, "wall"), (-2, "ceiling"), (-3, "floor"), (-1, "wall"), (-1, "wall"))
 _ACCENT = (-4, "wall")
 _TALL = 1.2  # metres: higher furniture hides what hangs behind it
 
 
-def _simple(template: Callable[[np.random.Generator], Piece]) -> Assembly:
+def _simple(template: Callable[[Source], Piece]) -> Assembly:
     return lambda rng, fill: template(rng)
 
 
@@ -72,7 +72,7 @@ class _Windows(NamedTuple):
 
 
 def lived_in_scene(seed: int, style: RoomStyle) -> Scene:
-    rng = np.random.default_rng((seed, _STREAM))
+    rng = Chance(seed)
     size = _size(rng) if style.varied else (rng.uniform(1.5, 3.6), rng.uniform(1.15, 1.7), rng.uniform(1.5, 3.6))
     fill = style.clutter * rng.uniform(0.4, 1.0)
     room = _Filling(rng, size, style, fill)
@@ -83,13 +83,14 @@ def lived_in_scene(seed: int, style: RoomStyle) -> Scene:
     accent = int(rng.integers(12))
     keys += [_ACCENT if face == accent and key[1] == "wall" else key for face, key in enumerate(_FACES)]
     rows = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    drawn = draw_materials(rng, list(rows), style)
+    arrays = np.random.default_rng(seed)
+    drawn = draw_materials(arrays, list(rows), style)
     chosen = [rows[key] for key in keys]
-    light = _light(rng, size, style, _Windows(room.windows, room.lights, room.below))
+    light = _light(arrays, size, style, _Windows(room.windows, room.lights, room.below))
     return Scene(size, room.parts, {name: values[chosen] for name, values in drawn.items()}, light)
 
 
-def _size(rng: np.random.Generator) -> Vector:
+def _size(rng: Chance) -> Vector:
     """Half sizes of small rooms, rooms, large rooms, open floors and corridors."""
     kind = rng.random()
     tall = rng.uniform(1.15, 1.7)
@@ -103,7 +104,7 @@ def _size(rng: np.random.Generator) -> Vector:
 class _Filling:
     """A room being filled. ``parts`` never exceeds the style's number of primitives."""
 
-    def __init__(self, rng: np.random.Generator, size: Vector, style: RoomStyle, fill: float) -> None:
+    def __init__(self, rng: Chance, size: Vector, style: RoomStyle, fill: float) -> None:
         self.rng, self.size, self.style, self.fill = rng, size, style, fill
         self.most = round(FEWEST + (MOST - FEWEST) * style.clutter)
         self.parts: list[Placed] = []

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from threer.data.synthetic.chance import Source
 from threer.data.synthetic.furniture import Kind, Piece, Vector
 from threer.data.synthetic.materials import Key
 
@@ -64,10 +65,10 @@ def wall_spot(size: Vector, piece: Piece, wall: int, along: float, gap: float) -
     return Spot(size[0] - deep - gap, along * max(size[2] - wide, 0), math.pi / 2, deep, wide)
 
 
-def free_spot(rng: np.random.Generator, size: Vector, piece: Piece) -> Spot:
+def free_spot(rng: Source, size: Vector, piece: Piece) -> Spot:
     """Anywhere, turned in any direction."""
     reach = math.hypot(*piece.footprint) * 0.9
-    x, z = rng.uniform(-1, 1, 2).tolist()
+    x, z = rng.uniform(-1, 1), rng.uniform(-1, 1)
     yaw = rng.uniform(-math.pi, math.pi)
     return Spot(x * max(size[0] - reach - 0.02, 0), z * max(size[2] - reach - 0.02, 0), yaw, reach, reach)
 
@@ -75,12 +76,12 @@ def free_spot(rng: np.random.Generator, size: Vector, piece: Piece) -> Spot:
 def geometry(parts: Sequence[Placed]) -> dict[str, np.ndarray]:
     """World geometry of n parts: kind [n], centre [n, 3], rotation [n, 3, 3], half [n, 3], radius [n]."""
     kind = np.array([_KINDS[p.kind] for p in parts])
-    half = np.array([p.half for p in parts])
-    pose_yaw = np.array([p.pose_yaw for p in parts])
+    numbers = np.array([(*p.at, *p.centre, *p.half, p.pose_yaw, p.yaw, p.tilt) for p in parts])
+    at, local, half = numbers[:, :3], numbers[:, 3:6], numbers[:, 6:9]
+    pose_yaw, yaw, tilt = numbers[:, 9:].T
     turn = _rotations(pose_yaw, np.zeros(len(parts)))
-    local = np.array([p.centre for p in parts])
-    centre = np.array([p.at for p in parts]) + (turn @ local[:, :, None])[:, :, 0]
-    rotation = _rotations(pose_yaw + np.array([p.yaw for p in parts]), np.array([p.tilt for p in parts]))
+    centre = at + (turn @ local[:, :, None])[:, :, 0]
+    rotation = _rotations(pose_yaw + yaw, tilt)
     round_ = np.where(kind == SPHERE, half[:, 0], np.hypot(half[:, 0], half[:, 1]))
     radius = np.where(kind == BOX, np.linalg.norm(half, axis=1), round_)
     return {"kind": kind, "centre": centre, "rotation": rotation, "half": half, "radius": radius}

@@ -107,22 +107,32 @@ def _padded(rooms: Rooms, parts: int) -> Rooms:
 def sample_room(seed: int, style: RoomStyle = PLAIN) -> Rooms:
     """One furnished, textured and lit room (S = 1) for a seed."""
     if style == PLAIN:
-        return _padded(_to_tensors(plain_scene(seed), style), MAX_PARTS)
-    room = _to_tensors(lived_in_scene(seed, style), style)
-    return _padded(room, -(-room.kind.shape[1] // _PARTS_STEP) * _PARTS_STEP)
+        return _to_tensors(plain_scene(seed), style, MAX_PARTS)
+    scene = lived_in_scene(seed, style)
+    return _to_tensors(scene, style, -(-len(scene.parts) // _PARTS_STEP) * _PARTS_STEP)
 
 
-def _to_tensors(scene: Scene, style: RoomStyle) -> Rooms:
+def _to_tensors(scene: Scene, style: RoomStyle, room_for: int) -> Rooms:
+    """The scene with unused primitives up to ``room_for``."""
+    count, light = len(scene.parts), scene.light
+
     def tensor(values: object) -> Tensor:
-        array = np.asarray(values)
-        whole = array.dtype.kind == "i"
-        return torch.from_numpy(array if whole else array.astype(np.float32)).unsqueeze(0)
+        return torch.from_numpy(np.asarray(values, dtype=np.float32)).unsqueeze(0)
 
-    light, count = scene.light, len(scene.parts) + ROOM_FACES
-    columns = {"sheen": np.zeros(count), "mirror": np.zeros(count), **geometry(scene.parts), **scene.materials}
+    def spread(values: np.ndarray, spare: int) -> Tensor:
+        """One row for each primitive, those of the faces behind them all."""
+        kind = np.int64 if values.dtype.kind == "i" else np.float32
+        table = np.zeros((1, room_for + spare, *values.shape[1:]), dtype=kind)
+        table[0, :count] = values[:count]
+        table[0, room_for:] = values[count:]
+        return torch.from_numpy(table)
+
+    unlit = np.zeros(count + ROOM_FACES)
+    materials = {"sheen": unlit, "mirror": unlit, **scene.materials}
     return Rooms(
         size=tensor(scene.size),
-        **{name: tensor(values) for name, values in columns.items()},
+        **{name: spread(values, 0) for name, values in geometry(scene.parts).items()},
+        **{name: spread(values, ROOM_FACES) for name, values in materials.items()},
         lamp=tensor(light.lamp),
         power=tensor(light.power),
         falloff=tensor(light.falloff),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-
+from threer.data.synthetic.chance import Chance
 from threer.data.synthetic.furniture import Part, box, cylinder, sphere
 
-Thing = Callable[[np.random.Generator, float, float, float, int], list[Part]]
+Thing = Callable[[Chance, float, float, float, int], list[Part]]
 
 
 def rod(x: float, y: float, z: float, radius: float, half: float, yaw: float, role: str, tilt: float = 0.5) -> Part:
@@ -17,7 +16,7 @@ def rod(x: float, y: float, z: float, radius: float, half: float, yaw: float, ro
     return Part("cylinder", (x, y, z), (radius, half, radius), yaw, role, tilt * math.pi)
 
 
-def mug(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def mug(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     half, radius = rng.uniform(0.04, 0.06), rng.uniform(0.033, 0.045)
     turn = rng.uniform(0, 2 * math.pi)
     handle = box(
@@ -33,7 +32,7 @@ def mug(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[
     return [cylinder(x, y + half, z, radius, half, f"mug{i}"), handle]
 
 
-def book_pile(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def book_pile(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     parts = []
     for j in range(int(rng.integers(1, 4))):
         half = rng.uniform(0.008, 0.025)
@@ -43,7 +42,7 @@ def book_pile(rng: np.random.Generator, x: float, y: float, z: float, i: int) ->
     return parts
 
 
-def papers(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def papers(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     """Sheets of A4, some askew."""
     return [
         box(
@@ -60,7 +59,7 @@ def papers(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> li
     ]
 
 
-def bottle(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def bottle(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     half, radius = rng.uniform(0.07, 0.11), rng.uniform(0.028, 0.042)
     return [
         cylinder(x, y + half, z, radius, half, f"bottle{i}"),
@@ -68,14 +67,14 @@ def bottle(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> li
     ]
 
 
-def carton(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def carton(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     half = rng.uniform(0.03, 0.12)
     return [
         box(x, y + half, z, rng.uniform(0.03, 0.1), half, rng.uniform(0.03, 0.09), f"carton{i}", rng.uniform(-1, 1))
     ]
 
 
-def bowl(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def bowl(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     """A dish of fruit."""
     fruit = [
         sphere(
@@ -90,7 +89,7 @@ def bowl(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list
     return [cylinder(x, y + 0.02, z, rng.uniform(0.09, 0.13), 0.02, f"dish{i}"), *fruit]
 
 
-def pens(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def pens(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     """A cup of pens, each leaning its own way."""
     parts = [cylinder(x, y + 0.05, z, 0.035, 0.05, f"cup{i}")]
     for j in range(3):
@@ -111,7 +110,7 @@ def pens(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list
     return parts
 
 
-def frame(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def frame(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     """A small picture in a stand."""
     wide, high, yaw = rng.uniform(0.05, 0.1), rng.uniform(0.06, 0.12), rng.uniform(-0.7, 0.7)
     return [
@@ -120,7 +119,7 @@ def frame(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> lis
     ]
 
 
-def desk_lamp(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def desk_lamp(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     """Foot, two thin arms, head."""
     yaw, reach, rise = rng.uniform(-1, 1), rng.uniform(0.12, 0.2), rng.uniform(0.16, 0.26)
     role = f"metal{i}"
@@ -136,14 +135,14 @@ def desk_lamp(rng: np.random.Generator, x: float, y: float, z: float, i: int) ->
     ]
 
 
-def twigs(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def twigs(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     """A vase with thin stems and leaves at their ends."""
     parts = [cylinder(x, y + 0.08, z, rng.uniform(0.03, 0.05), 0.08, f"pot{i}")]
     return parts + stems(rng, x, y + 0.14, z, 4, (0.08, 0.16), (0.02, 0.045), i)
 
 
 def stems(
-    rng: np.random.Generator,
+    rng: Chance,
     x: float,
     y: float,
     z: float,
@@ -169,7 +168,7 @@ def stems(
     return parts
 
 
-def cable(rng: np.random.Generator, x: float, y: float, z: float, i: int, pieces: int = 5) -> list[Part]:
+def cable(rng: Chance, x: float, y: float, z: float, i: int, pieces: int = 5) -> list[Part]:
     """A cable lying in bends."""
     parts, yaw = [], rng.uniform(-math.pi, math.pi)
     for _ in range(pieces):
@@ -181,7 +180,7 @@ def cable(rng: np.random.Generator, x: float, y: float, z: float, i: int, pieces
     return parts
 
 
-def laptop(rng: np.random.Generator, x: float, y: float, z: float, i: int) -> list[Part]:
+def laptop(rng: Chance, x: float, y: float, z: float, i: int) -> list[Part]:
     yaw = rng.uniform(-0.5, 0.5)
     back = 0.15
     lid = (x - back * math.sin(yaw), y + 0.115, z - back * math.cos(yaw))
@@ -210,15 +209,13 @@ SMALL: tuple[Thing, ...] = (
 )
 
 
-def scatter(
-    rng: np.random.Generator, count: float, half_x: float, half_z: float, height: float, first: int = 0
-) -> list[Part]:
+def scatter(rng: Chance, count: float, half_x: float, half_z: float, height: float, first: int = 0) -> list[Part]:
     """About ``count`` small things on a surface of half size (half_x, half_z) at ``height``, side by side."""
     parts: list[Part] = []
     number = int(count + rng.random())
     if number == 0:
         return parts
-    places = rng.permutation(number)
+    places = rng.sample(range(number), number)
     for i in range(number):
         x = ((places[i] + rng.uniform(0.2, 0.8)) / number * 2 - 1) * half_x * 0.9
         z = rng.uniform(-0.75, 0.75) * half_z
