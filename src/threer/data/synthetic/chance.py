@@ -1,4 +1,4 @@
-"""Random numbers for furniture, one at a time: Python's own generator is several times faster there than numpy's."""
+"""Random numbers for furniture, one at a time: Python's own generator is several times faster than numpy's."""
 
 from __future__ import annotations
 

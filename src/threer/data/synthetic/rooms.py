@@ -43,7 +43,7 @@ class Rooms:
     falloff    [S] lamps fade by 1 + falloff · distance²;  disc [S] radius of the first lamp in metres
     ambient    [S, 3] linear RGB;  bounce [S] share of it that comes from the room's faces
     occlusion  [S] 0..1 how dark the ambient light gets where surfaces meet
-    rich       whether any of the rooms is other than plain, so that rendering leaves out what none has
+    rich       whether they are of another style than plain, whose light is simpler
     """
 
     size: Tensor
@@ -83,11 +83,16 @@ _OF_MATERIALS = ("texture", "colours", "tile", "turn", "offset", "gloss", "glow"
 
 
 def stack_rooms(rooms: Sequence[Rooms]) -> Rooms:
-    """Rooms of several batches as one batch, with unused primitives up to the largest number."""
+    """Rooms of several batches as one batch, with unused primitives up to the largest number.
+
+    Raises ValueError for plain rooms among others: their light is worked out another way.
+    """
+    if len({r.rich for r in rooms}) > 1:
+        raise ValueError("plain rooms and rooms of another style cannot be rendered together; stack them apart")
     most = max(r.kind.shape[1] for r in rooms)
     padded = [_padded(r, most) for r in rooms]
     columns = {name: torch.cat([getattr(r, name) for r in padded]) for name in _TENSORS}
-    return Rooms(**columns, rich=any(r.rich for r in rooms))
+    return Rooms(**columns, rich=rooms[0].rich)
 
 
 def _padded(rooms: Rooms, parts: int) -> Rooms:

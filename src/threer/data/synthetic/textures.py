@@ -98,9 +98,9 @@ def texture_bank(seed: int = 0, device: str = "cpu", photographs: Sequence[str] 
 
     ``photographs`` is a tuple of image files. Raises SourceError for one that cannot be read.
     """
+    shown = _mipmaps(load_photographs(photographs), device) if photographs else None
     generator = torch.Generator().manual_seed(seed)
     maps = torch.stack([_draw(STYLES[t % len(STYLES)], generator) for t in range(COUNT)])  # [T, 2, S, S]
-    shown = _mipmaps(load_photographs(photographs), device) if photographs else None
     return replace(_mipmaps(maps, device), photographs=shown)
 
 
