@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from threer.geometry.plane_sweep import (
+    Others,
     consistency,
     inverse_depths,
     matching_cost,
@@ -54,15 +55,13 @@ def sweep(grey: Tensor, others: list[Tensor], offsets: tuple[float, ...] = OFFSE
     padded = torch.zeros(len(others), max(o.shape[0] for o in others), max(o.shape[1] for o in others))
     for place, other in zip(padded, others, strict=True):
         place[: other.shape[0], : other.shape[1]] = other
-    return plane_sweep(
-        grey,
-        K,
+    compared = Others(
         padded,
         K.expand(len(others), 3, 3),
         torch.tensor([o.shape for o in others]),
         torch.stack([motion(o) for o in offsets]),
-        inverse_depths(1.0, 5.0, 24),
     )
+    return plane_sweep(grey, K, compared, inverse_depths(1.0, 5.0, 24))
 
 
 def test_depth_of_two_walls_is_found_between_the_planes() -> None:
@@ -102,15 +101,8 @@ def test_what_shows_nothing_or_is_seen_by_nobody_has_no_confidence() -> None:
 def test_cost_is_that_of_normalised_cross_correlation() -> None:
     grey, _ = shifted(0.0)
     other, _ = shifted(0.15)
-    cost, seen = matching_cost(
-        grey,
-        K,
-        other[None],
-        K[None],
-        torch.tensor([[H, W]]),
-        motion(0.15)[None],
-        torch.tensor([1 / NEAR]),
-    )
+    compared = Others(other[None], K[None], torch.tensor([[H, W]]), motion(0.15)[None])
+    cost, seen = matching_cost(grey, K, compared, torch.tensor([1 / NEAR]))
     row, column = 30, 12
     shift = 60.0 * 0.15 / NEAR  # whole pixels, so that nothing is interpolated
     assert shift == pytest.approx(6.0)

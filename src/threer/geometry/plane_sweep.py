@@ -26,6 +26,22 @@ LEAST = 0.02
 
 
 @dataclass(frozen=True, eq=False)
+class Others:
+    """Pictures that one is compared with.
+
+    grey     [N, h, w] 0..1, padded to one size at the right and the bottom
+    K        [N, 3, 3]
+    sizes    [N, 2] their own (h, w)
+    motions  [N, 4, 4] from the frame of that one's camera to theirs
+    """
+
+    grey: Tensor
+    K: Tensor
+    sizes: Tensor
+    motions: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Swept:
     """depth [H, W], and confidence [H, W] 0..1, 0 where no other picture looked."""
 
@@ -40,32 +56,18 @@ def inverse_depths(nearest: float, farthest: float, planes: int, *, device: torc
     return torch.linspace(1 / farthest, 1 / nearest, planes, device=device)
 
 
-def plane_sweep(
-    grey: Tensor,
-    K: Tensor,
-    others: Tensor,
-    others_K: Tensor,
-    sizes: Tensor,
-    motions: Tensor,
-    inverse: Tensor,
-    *,
-    window: int = 7,
-) -> Swept:
+def plane_sweep(grey: Tensor, K: Tensor, others: Others, inverse: Tensor, *, window: int = 7) -> Swept:
     """Depth of a picture by comparing it with others at every plane of equal depth.
 
-    grey      [H, W] 0..1
-    K         [3, 3] of it
-    others    [N, h, w] other pictures, padded to one size at the right and the bottom
-    others_K  [N, 3, 3]
-    sizes     [N, 2] their own (h, w)
-    motions   [N, 4, 4] from this camera's frame to theirs
-    inverse   [D] inverse depths of the planes, evenly spaced
-    window    side of the square that is compared by normalised cross-correlation
+    grey     [H, W] 0..1
+    K        [3, 3] of it
+    inverse  [D] inverse depths of the planes, evenly spaced
+    window   side of the square that is compared by normalised cross-correlation
 
     At each pixel the better half of the pictures counts: the others may be hidden there. The result lies between
     planes; the confidence is how much better it is than what else was possible, times how well the pictures agree.
     """
-    cost, seen = matching_cost(grey, K, others, others_K, sizes, motions, inverse, window=window)
+    cost, seen = matching_cost(grey, K, others, inverse, window=window)
     smooth = semi_global(cost)
     best = smooth.argmin(dim=0)
     step = float(inverse[1] - inverse[0])
@@ -76,24 +78,16 @@ def plane_sweep(
 
 
 def matching_cost(
-    grey: Tensor,
-    K: Tensor,
-    others: Tensor,
-    others_K: Tensor,
-    sizes: Tensor,
-    motions: Tensor,
-    inverse: Tensor,
-    *,
-    window: int = 7,
+    grey: Tensor, K: Tensor, others: Others, inverse: Tensor, *, window: int = 7
 ) -> tuple[Tensor, Tensor]:
     """Cost [D, H, W], 0 (the same) over 1 (nothing to compare) to 2; and [D, H, W] whether anybody looked there."""
-    count = len(others)
+    count = len(others.grey)
     half = (count + 1) // 2
     directions = rays(K, *grey.shape)  # [H, W, 3]
-    turned = torch.einsum("nij,hwj->nhwi", others_K @ motions[:, :3, :3], directions)
-    moved = (others_K @ motions[:, :3, 3:])[:, None, None, :, 0]  # [N, 1, 1, 3]
-    last = torch.tensor([others.shape[2] - 1, others.shape[1] - 1], device=grey.device)
-    inside = sizes.flip(1)[:, None, None] - 1  # [N, 1, 1, 2] (x, y)
+    turned = torch.einsum("nij,hwj->nhwi", others.K @ others.motions[:, :3, :3], directions)
+    moved = (others.K @ others.motions[:, :3, 3:])[:, None, None, :, 0]  # [N, 1, 1, 3]
+    last = torch.tensor([others.grey.shape[2] - 1, others.grey.shape[1] - 1], device=grey.device)
+    inside = others.sizes.flip(1)[:, None, None] - 1  # [N, 1, 1, 2] (x, y)
     mean, square = _box(grey[None], window), _box(grey[None].square(), window)
     own_spread = (square - mean.square()).clamp(min=0)
     costs, seen = [], []
@@ -102,7 +96,7 @@ def matching_cost(
         pixel = point[..., :2] / point[..., 2:]
         valid = (point[..., 2] > 0) & ((pixel >= 0) & (pixel <= inside)).all(dim=-1)
         at = torch.where(valid[..., None], 2 * pixel / last - 1, 2.0)
-        warped = F.grid_sample(others[:, None], at, align_corners=True)[:, 0]  # [N, H, W]
+        warped = F.grid_sample(others.grey[:, None], at, align_corners=True)[:, 0]  # [N, H, W]
         stacked = _box(torch.cat([warped, warped.square(), warped * grey]), window)
         warped_mean, warped_square, product = torch.tensor_split(stacked, 3)
         spread = (warped_square - warped_mean.square()).clamp(min=0)

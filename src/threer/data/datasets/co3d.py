@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,23 +19,33 @@ from threer.types import FloatArray
 FAR_TIMES_MEDIAN = 3.0
 
 
-class CO3D(Format):
-    """Depth is a share of each picture's `maximum_depth`; what lies beyond 3 × the median is removed."""
+class Filmed(Format):
+    """Objects filmed once around: `<category>/<sequence>/`, of which a file lists the frames.
+
+    stem   of a frame's files, from its number
+    names  of them, from the stem: picture, depth, camera
+    """
+
+    stem: ClassVar[str]
+    names: ClassVar[tuple[str, str, str]]
 
     def scenes(self, root: Path, split: Split) -> list[Scene]:
         return [
-            Scene(f"{category}/{sequence}", tuple(f"frame{int(n):06d}" for n in numbers), (_loop(numbers),))
+            Scene(f"{category}/{sequence}", tuple(self.stem.format(int(n)) for n in numbers), (_loop(numbers),))
             for category, sequence, numbers in selected(root, split)
         ]
 
     def files(self, root: Path, scene: Scene, view: int) -> Files:
         folder, stem = root / scene.name, scene.stems[view]
-        return Files(
-            folder / "images" / f"{stem}.jpg",
-            folder / "depths" / f"{stem}.jpg.geometric.png",
-            folder / "images" / f"{stem}.npz",
-            foreground=folder / "masks" / f"{stem}.png",
-        )
+        image, depth, camera = (folder / name.format(stem) for name in self.names)
+        return Files(image, depth, camera, foreground=folder / "masks" / f"{stem}.png")
+
+
+class CO3D(Filmed):
+    """Depth is a share of each picture's `maximum_depth`; what lies beyond 3 × the median is removed."""
+
+    stem = "frame{:06d}"
+    names = "images/{}.jpg", "depths/{}.jpg.geometric.png", "images/{}.npz"
 
     def depth(self, files: Files, K: FloatArray) -> npt.NDArray[np.float32]:
         assert files.depth is not None
@@ -49,23 +59,11 @@ class CO3D(Format):
         return depth
 
 
-class WildRGBD(Format):
+class WildRGBD(Filmed):
     """Depth in millimetres; frames are numbered from 0 in five digits."""
 
-    def scenes(self, root: Path, split: Split) -> list[Scene]:
-        return [
-            Scene(f"{category}/{sequence}", tuple(f"{int(n):05d}" for n in numbers), (_loop(numbers),))
-            for category, sequence, numbers in selected(root, split)
-        ]
-
-    def files(self, root: Path, scene: Scene, view: int) -> Files:
-        folder, stem = root / scene.name, scene.stems[view]
-        return Files(
-            folder / "rgb" / f"{stem}.jpg",
-            folder / "depth" / f"{stem}.png",
-            folder / "metadata" / f"{stem}.npz",
-            foreground=folder / "masks" / f"{stem}.png",
-        )
+    stem = "{:05d}"
+    names = "rgb/{}.jpg", "depth/{}.png", "metadata/{}.npz"
 
 
 def selected(root: Path, split: Split) -> list[tuple[str, str, list[int]]]:

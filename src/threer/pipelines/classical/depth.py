@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threer.geometry.plane_sweep import consistency, inverse_depths, plane_sweep
+from threer.geometry.plane_sweep import Others, consistency, inverse_depths, plane_sweep
 from threer.geometry.projection import invert_affine, transform_intrinsics, unproject
 from threer.geometry.transforms import apply
 from threer.pipelines.classical.model import SparseModel
@@ -86,15 +86,14 @@ class DenseDepth:
                 return None
             near, far = min(limit[0] for limit in limits), max(limit[1] for limit in limits)
             greys = [self._grey(other) for other in others]
-            swept = plane_sweep(
-                self._grey(row),
-                self._K[row],
+            compared = Others(
                 _padded(greys, 0.0),
                 self._K[others],
                 torch.tensor([grey.shape for grey in greys], device=self._device),
                 self._motions(row, others),
-                inverse_depths(NEARER * near, FARTHER * far, self._planes, device=torch.device(self._device)),
             )
+            inverse = inverse_depths(NEARER * near, FARTHER * far, self._planes, device=torch.device(self._device))
+            swept = plane_sweep(self._grey(row), self._K[row], compared, inverse)
             self._maps[row] = swept.depth.half(), swept.conf.half()
         return self._maps[row]
 
