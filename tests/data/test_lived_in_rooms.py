@@ -181,7 +181,7 @@ def test_soft_shadows_have_a_penumbra_and_hard_ones_have_none() -> None:
     steps = torch.linspace(0.0, 1.6, 63)  # no square of pixels: nothing is shared with neighbours
     points = torch.stack([steps, torch.full_like(steps, 1.5), torch.full_like(steps, 2.0)], dim=-1).unsqueeze(0)
     up = torch.tensor([0.0, -1.0, 0.0]).expand_as(points)
-    room.disc[:] = 0.3
+    room.disc[:] = 0.6
     soft = main_lamp(room, ALONE, points, up).flatten()
     room.disc[:] = 0.0
     hard = main_lamp(room, ALONE, points, up).flatten()
