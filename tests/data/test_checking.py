@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from PIL import Image
 
 import layouts
 from threer.cli import main
+from threer.cli.data import Preview
 from threer.data import preview
 from threer.data.checking import Report, check
 from threer.data.datasets import open_dataset
+from threer.data.synthetic import HAND_HELD, render_clip
 from threer.errors import ThreerError
 
 
@@ -184,7 +187,14 @@ def test_unknown_depth_is_black_and_sky_is_pale() -> None:
 
 
 def test_generated_rooms_are_shown(tmp_path: Path) -> None:
-    sheet = preview.of_generator(1, 2, 3, width=32, height=24)
-    assert [len(row) for row in sheet] == [2]
+    style = replace(HAND_HELD, antialias=False)
+    sheet = preview.of_generator(2, 2, 3, style, width=32, height=24)
+    assert [len(row) for row in sheet] == [2, 2]
+    empty = render_clip(3, 2, (32, 24), replace(style, room=replace(style.room, clutter=0.0)))
+    assert np.array_equal(sheet[0][1][1], empty.depth[1].numpy()), "the first row is the emptiest"
+    with pytest.raises(ThreerError, match="plain rooms take no textures"):
+        Preview("synthetic", style="plain", textures=tmp_path).run()
+    with pytest.raises(ThreerError, match="no image to use as a texture"):
+        Preview("synthetic", textures=tmp_path).run()
     with pytest.raises(ThreerError, match=r"name that ends in \.png"):
         preview.save_sheet(preview.contact_sheet(sheet), tmp_path / "sheet.xyz")

@@ -14,7 +14,7 @@ WIDE, TALL = (64, 48), (48, 64)
 
 def feed(rank: int, seed: int = 0) -> Feed:
     recipe = load_recipe("cut3r-mini")
-    views = replace(recipe.views, count=(2, 6))
+    views = replace(recipe.views, count=(2, 6), ramp=0)
     formats = Resolution((WIDE, TALL), (2.0, 1.0))
     return Feed(replace(recipe, views=views, resolution=formats, seed=seed), {}, world=2, rank=rank)
 

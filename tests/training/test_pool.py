@@ -9,9 +9,14 @@ from itertools import islice
 import pytest
 import torch
 
+from threer.data.synthetic import HAND_HELD, Lens
+from threer.data.synthetic.raycast import clearance
+from threer.data.synthetic.room_style import PLAIN
+from threer.data.synthetic.rooms import sample_room
 from threer.errors import ThreerError
+from threer.geometry.transforms import apply
 from threer.training.batch import Batch, Roles, cat
-from threer.training.pool import PoolPlan, RoomPool
+from threer.training.pool import PLAIN_FOV, PoolPlan, RoomPool, style_of
 from threer.training.recipes.recipe import Recipe, Source
 from threer.training.sources import Feed, Request, lanes_for, number_of
 from tiny_training import PAIRS, WINDOWS, tiny_recipe
@@ -181,3 +186,64 @@ def test_batches_made_ahead_are_the_same_and_their_errors_arrive() -> None:
     source.fail = True
     with pytest.raises(ThreerError, match="broken"):
         list(islice(ahead, 5))
+
+
+# Hand-held clips ------------------------------------------------------------------------------------------------
+
+
+def hand_held(**settings: object) -> Recipe:
+    synthetic = replace(RECIPE.synthetic, style="hand-held", **settings)  # type: ignore[arg-type]
+    return replace(RECIPE, synthetic=synthetic)
+
+
+def test_points_of_hand_held_clips_go_through_their_lenses(monkeypatch: pytest.MonkeyPatch) -> None:
+    style = replace(HAND_HELD, room=PLAIN, sensor=None, lens=Lens(k1=(0.2, 0.2), k2=(0.0, 0.0)))
+    monkeypatch.setattr("threer.training.pool.HAND_HELD", style)
+    pool = RoomPool(hand_held(clutter=(0.0, 0.0)), PoolPlan(1, 1), 1, [0])
+    pool.advance(0)
+    batch = pool.draw(3, Request(2, (32, 32), Roles()), 0, generator())
+    assert torch.equal(batch.distortion, torch.tensor([0.2, 0.0]).expand(3, 2, 2))
+    room = sample_room(pool._first_seed)
+    world = apply(batch.c2w, batch.camera).flatten(0, 3)
+    assert clearance(room, torch.zeros(1, dtype=torch.long), world[None]).abs().max() < 0.02  # depth is 16-bit
+    both = cat([batch, replace(batch, distortion=torch.zeros(3, 2, 2))])
+    assert both.samples(slice(3, None)).lens is None
+    assert not torch.allclose(both.camera[:3], both.camera[3:], atol=1e-3)
+
+
+def test_clutter_and_views_rise_over_the_run() -> None:
+    pool = RoomPool(hand_held(clutter=(0.2, 1.0), ramp=400, reuse=10.0), PoolPlan(8, 4), 1, [0])
+
+    def clutter(first: int, last: int) -> list[float]:
+        found = []
+        for pool.rounds in range(first, last):
+            found.append(pool._style_of_round().room.clutter)
+        return found
+
+    assert clutter(0, 3) == [pytest.approx(0.2)] * 3
+    assert max(clutter(4, 12)) < 0.4
+    assert max(clutter(44, 80)) > 0.8
+    assert min(clutter(44, 80)) < 0.5, "empty rooms stay among them"
+    assert clutter(20, 22) == clutter(20, 22)
+
+    views = replace(RECIPE.views, count=(3, 5), ramp=4 * 400)
+    feed = Feed(replace(RECIPE, views=views), {}, 1, 0)
+    assert {feed.request(n).views for n in range(0, 130)} == {3}
+    assert {feed.request(n).views for n in range(140, 260)} == {3, 4}
+    assert {feed.request(n).views for n in range(400, 480)} == {3, 4, 5}
+
+
+def test_settings_of_hand_held_clips_are_checked() -> None:
+    assert style_of(hand_held(fov=(50.0, 60.0)).synthetic).fov == (50.0, 60.0)
+    assert style_of(hand_held().synthetic).fov == HAND_HELD.fov
+    assert style_of(RECIPE.synthetic).fov == PLAIN_FOV
+    with pytest.raises(ThreerError, match="no such folder of textures"):
+        style_of(hand_held(textures="nowhere").synthetic)
+    with pytest.raises(ThreerError, match="textures are for style 'hand-held'"):
+        replace(RECIPE.synthetic, textures="nowhere")
+    with pytest.raises(ThreerError, match="clutter must be two numbers"):
+        hand_held(clutter=(0.5, 0.2))
+    with pytest.raises(ThreerError, match="ramp must not be below 0"):
+        hand_held(ramp=-1)
+    with pytest.raises(ThreerError, match="ramp must not be below 0"):
+        replace(RECIPE.views, ramp=-1)

@@ -14,6 +14,7 @@ from threer.errors import ThreerError
 
 if TYPE_CHECKING:
     from threer.data.checking import Report
+    from threer.data.synthetic import ClipStyle
 
 SHOWN = 20
 
@@ -81,6 +82,10 @@ class Preview:
     """Views of each."""
     seed: int = 0
     """Of the first generated room."""
+    style: Literal["hand-held", "plain"] = "hand-held"
+    """Of generated rooms: as a phone films them, empty rooms above full ones; or plain."""
+    textures: Path | None = None
+    """Folder of photographs of tileable surfaces, for hand-held generated rooms."""
 
     def run(self) -> int:
         from threer.data import preview
@@ -89,7 +94,7 @@ class Preview:
         if min(self.rows, self.columns) < 1:
             raise ThreerError(f"a sheet needs a row and a column, got {self.rows}×{self.columns}")
         if self.source == "synthetic":
-            pictures = preview.of_generator(self.rows, self.columns, self.seed)
+            pictures = preview.of_generator(self.rows, self.columns, self.seed, self._generated())
         else:
             if not Path(self.source).is_dir():
                 raise ThreerError(f"no such folder: {self.source}; name `synthetic` or the root of a data set")
@@ -98,6 +103,19 @@ class Preview:
         preview.save_sheet(preview.contact_sheet(pictures), self.out)
         print(self.out)
         return 0
+
+    def _generated(self) -> ClipStyle:
+        from threer.data.synthetic import HAND_HELD, ClipStyle
+        from threer.data.synthetic.photographs import photographs_in
+
+        if self.style == "plain":
+            if self.textures is not None:
+                raise ThreerError("plain rooms take no textures; leave out --textures or --style plain")
+            return ClipStyle()
+        if self.textures is None:
+            return HAND_HELD
+        room = dataclasses.replace(HAND_HELD.room, photographs=photographs_in(self.textures))
+        return dataclasses.replace(HAND_HELD, room=room)
 
 
 Verb = Annotated[Check, tyro.conf.subcommand("check")] | Annotated[Preview, tyro.conf.subcommand("preview")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from PIL import Image
 
 from threer.data.checking.check import groups
 from threer.data.datasets.format import Dataset, nearest
-from threer.data.synthetic import ClipStyle, render_clips
+from threer.data.synthetic import HAND_HELD, ClipStyle, render_clips
 from threer.errors import ThreerError
 
 BORDER = 2
@@ -32,11 +33,17 @@ def of_dataset(dataset: Dataset, rows: int, columns: int) -> list[list[Pair]]:
     return sheet
 
 
-def of_generator(rows: int, columns: int, seed: int, width: int = 160, height: int = 120) -> list[list[Pair]]:
-    """Each row a generated room, its columns frames of a walk through it, in the style of training."""
-    clips = render_clips(range(seed, seed + rows), columns, (width, height), ClipStyle())
-    images = (clips.images.permute(0, 1, 3, 4, 2).numpy() * 255).round().astype(np.uint8)
-    return [list(zip(images[row], clips.depth[row].numpy(), strict=True)) for row in range(rows)]
+def of_generator(
+    rows: int, columns: int, seed: int, style: ClipStyle = HAND_HELD, width: int = 160, height: int = 120
+) -> list[list[Pair]]:
+    """Each row a generated room, its columns frames of a walk through it; from no clutter to that of the style."""
+    sheet = []
+    for row in range(rows):
+        room = replace(style.room, clutter=style.room.clutter * row / max(1, rows - 1))
+        clip = render_clips([seed + row], columns, (width, height), replace(style, room=room)).clip(0)
+        images = (clip.images.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+        sheet.append(list(zip(images, clip.depth.numpy(), strict=True)))
+    return sheet
 
 
 def contact_sheet(rows: Sequence[Sequence[Pair]], width: int = 160) -> Picture:

@@ -16,7 +16,7 @@ from threer.models.files import write_shards
 from threer.training.initialise import initialise, read_state
 from threer.training.logs import LOG
 from threer.training.networks import build
-from threer.training.pool import VALIDATION_SEED
+from threer.training.pool import VALIDATION_SEED, style_of
 from threer.training.recipes.recipe import Initialisation, Recipe
 from threer.training.start import RESULT
 from threer.training.state import Progress
@@ -90,12 +90,13 @@ def package(run: Path, recipe: Recipe, destination: Path) -> None:
 
 def _card(parameters: int, recipe: Recipe, progress: Progress, scores: Mapping[str, Scores], compute: str) -> str:
     width, height = recipe.resolution.sizes[0]
-    batch, fov = recipe.batch, recipe.synthetic.fov
+    batch = recipe.batch
     low, high = recipe.views.count
     views = f"{low}" if low == high else f"{low}–{high}"
     sources = ", ".join(f"{share:.0%} {name}" for name, share in recipe.data.shares().items())
     rooms = ""
     if "synthetic" in recipe.data.sources:
+        fov = style_of(recipe.synthetic).fov
         rooms = f"; synthetic: rooms of `threer.data.synthetic`, field of view {fov[0]:g}–{fov[1]:g}°"
     if set(recipe.data.sources) == {"synthetic"}:
         rooms += ", no photograph and no recording of any kind"

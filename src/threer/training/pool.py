@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from threer.data.synthetic import ClipStyle, Motion, render_clips
+from threer.data.synthetic import HAND_HELD, ClipStyle, Motion, render_clips
+from threer.data.synthetic.photographs import photographs_in
 from threer.data.synthetic.photometric import augment
 from threer.errors import ThreerError
 from threer.geometry.scale import normalize
 from threer.training.batch import Batch, Roles
 from threer.training.recipes.recipe import Recipe, Synthetic
 from threer.training.recipes.recipe import Source as SourceSettings
-from threer.training.sources import Request
+from threer.training.sources import Request, number_of
 
 VALIDATION_SEED = 1_000_000_000  # training seeds count up from below and never get there
 SEEDS_OF_A_RUN = 10_000_000
+PLAIN_FOV = (36.0, 58.0)  # what the centre square of an ordinary video has
 _MODALITY = (0.8, 0.15, 0.05)  # of metric sets where nothing is said (CUT3R)
 
 
@@ -57,6 +59,7 @@ class RoomPool:
         self.size, self.style = recipe.resolution.sizes[0], style_of(recipe.synthetic)
         self.device = torch.device(device)
         self._first_seed = recipe.seed * SEEDS_OF_A_RUN if first_seed is None else first_seed
+        self._fixed = first_seed is not None  # validation: no part of the run's course
         self.rounds = 0
         width, height = self.size
         shape = (len(self.own), plan.rounds, recipe.synthetic.frames)
@@ -64,6 +67,7 @@ class RoomPool:
         self._depth = torch.empty(*shape, height, width, dtype=torch.float16, device=device)
         self._c2w = torch.empty(*shape, 4, 4, device=device)
         self._K = torch.empty(*shape, 3, 3, device=device)
+        self._distortion = torch.zeros(*shape[:2], 2)  # on the CPU, as batches have it
 
     @property
     def frames(self) -> int:
@@ -87,16 +91,29 @@ class RoomPool:
 
     def render_round(self) -> None:
         seeds = [self._first_seed + self.rounds * self.lanes + lane for lane in self.own]
-        clips = render_clips(seeds, self.frames, self.size, self.style, self.device)
+        clips = render_clips(seeds, self.frames, self.size, self._style_of_round(), self.device)
         slot = self.rounds % self.plan.rounds
         self._images[:, slot] = (clips.images * 255).round().to(torch.uint8)
         self._depth[:, slot] = clips.depth.half()
         self._c2w[:, slot] = clips.c2w
         self._K[:, slot] = clips.K
+        self._distortion[:, slot] = clips.distortion
         self.rounds += 1
+
+    def _style_of_round(self) -> ClipStyle:
+        """The style of the next round: from its number alone, as everything about it."""
+        if self.settings.style != "hand-held":
+            return self.style
+        low, high = self.settings.clutter
+        drawn = max(0, self.rounds + 1 - self.plan.first) * self.settings.reuse * self.lanes
+        risen = min(1.0, drawn / self.settings.ramp) if self.settings.ramp and not self._fixed else 1.0
+        generator = torch.Generator().manual_seed(number_of(self._first_seed, self.rounds))
+        clutter = low + (high - low) * risen * float(torch.rand((), generator=generator))
+        return replace(self.style, room=replace(self.style.room, clutter=clutter))
 
     def windows(self, lane: int, clips: Tensor, frames: Tensor, world: Tensor, request: Request) -> Batch:
         """The given clips [B], frames [B, V] and world frames [B] of the ``lane``-th own lane (indices)."""
+        bent = self._distortion[lane, clips.cpu()].unsqueeze(1).repeat(1, frames.shape[1], 1)
         clips, frames, world = (x.to(self.device) for x in (clips, frames, world))
         rows = clips.unsqueeze(1)
         return Batch.of(
@@ -107,6 +124,7 @@ class RoomPool:
             roles=request.roles,
             world=self._c2w[lane, clips, world],
             metric=torch.ones(len(clips), dtype=torch.bool, device=self.device),
+            distortion=bent,
         )
 
     def draw(self, count: int, request: Request, lane: int, generator: torch.Generator) -> Batch:
@@ -184,8 +202,16 @@ def _checked(recipe: Recipe) -> SourceSettings:
 
 
 def style_of(settings: Synthetic) -> ClipStyle:
-    """Clips without colour changes: those are drawn for every sample."""
-    return ClipStyle(fov=settings.fov, motion=Motion(step=settings.step, gaze=settings.gaze), colour=0.0)
+    """Clips without colour changes: those are drawn for every sample.
+
+    Raises `SourceError` where the folder of textures is not there.
+    """
+    if settings.style == "hand-held":
+        photographs = photographs_in(settings.textures) if settings.textures else ()
+        room = replace(HAND_HELD.room, photographs=photographs, clutter=settings.clutter[1])
+        return replace(HAND_HELD, fov=settings.fov or HAND_HELD.fov, room=room)
+    motion = Motion(step=settings.step, gaze=settings.gaze)
+    return ClipStyle(fov=settings.fov or PLAIN_FOV, motion=motion, colour=0.0)
 
 
 def bytes_of_clip(recipe: Recipe) -> int:

@@ -97,6 +97,8 @@ class Feed:
         recipe, views = self.recipe, self.recipe.views
         generator = torch.Generator().manual_seed(number_of(recipe.seed, 1, number))
         low, high = views.count
+        if views.ramp:
+            high = low + int((high - low + 1) * min(number * self.samples / views.ramp, 1 - 1e-9))
         count = int(torch.randint(low, high + 1, (), generator=generator))
         sizes = recipe.resolution.sizes
         weights = torch.tensor(recipe.resolution.weights or [1.0] * len(sizes))

@@ -101,9 +101,13 @@ class Views:
     """Local-to-World: the first so many views, after the world's, are scene frames; the others are keys."""
     drop_world: bool = False
     """Local-to-World: fetch one view more, in front, which only names the world frame."""
+    ramp: int = 0
+    """Samples over which the most views rise from the fewest."""
 
     def __post_init__(self) -> None:
         low, high = self.count
+        if self.ramp < 0:
+            raise ThreerError(f"ramp must not be below 0, got {self.ramp}")
         if not 1 <= low <= high:
             raise ThreerError(f"count must be two numbers that rise from 1 or more, got {list(self.count)}")
         if self.sampling == "pair" and self.count != (2, 2):
@@ -229,11 +233,20 @@ class Synthetic:
     """Share of the run's time for the first clips, where their number is not given."""
     reuse: float = 64.0
     """Samples drawn for every further clip that is rendered."""
-    fov: tuple[float, float] = (36.0, 58.0)
-    """Horizontal field of view in degrees, drawn once per clip."""
+    style: Literal["plain", "hand-held"] = "plain"
+    """Smooth paths and a perfect camera in plain rooms, or a phone's video of lived-in ones."""
+    fov: tuple[float, float] | None = None
+    """Horizontal field of view in degrees, drawn once per clip; of the whole picture that a hand-held clip is the
+    centre of. None for 36..58 (plain) and 45..85 (hand-held)."""
     step: tuple[float, float] = (0.03, 0.2)
-    """Metres from a frame to the next."""
+    """Metres from a frame to the next. Plain only, as ``gaze``."""
     gaze: tuple[float, float] = (0.0, 0.15)
+    clutter: tuple[float, float] = (0.25, 1.0)
+    """How full hand-held rooms are, 0..1, drawn for every round of clips."""
+    ramp: int = 0
+    """Samples over which the upper limit of ``clutter`` rises from the lower one."""
+    textures: str | None = None
+    """Folder of photographs of tileable surfaces, beside the drawn ones. Hand-held only."""
     colour: float = 1.0
     """Strength of the photometric changes, drawn afresh for every sample (`data.jitter` is for photographs)."""
 
@@ -243,6 +256,13 @@ class Synthetic:
                 "clips need at least 2 frames, reuse above 0 and render_share between 0 and 1, "
                 f"got {self.frames}, {self.reuse:g} and {self.render_share:g}"
             )
+        low, high = self.clutter
+        if not 0 <= low <= high <= 1:
+            raise ThreerError(f"clutter must be two numbers that rise within 0..1, got {list(self.clutter)}")
+        if self.ramp < 0:
+            raise ThreerError(f"ramp must not be below 0, got {self.ramp}")
+        if self.textures is not None and self.style != "hand-held":
+            raise ThreerError(f"textures are for style 'hand-held', got style {self.style!r}")
         for name in ("pool", "first"):
             count = getattr(self, name)
             if count is not None and count < 1:

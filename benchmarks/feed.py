@@ -1,0 +1,116 @@
+"""Does rendering keep up with training? Clips rendered against clips that a recipe uses up, in one run.
+
+    python benchmarks/feed.py slam3r-mini                 # processor seconds of one thread
+    python benchmarks/feed.py dust3r-mini --device cuda   # seconds by the clock
+
+Rendering is timed in its two parts, what the CPU draws (room, path) and what the device casts and develops; training
+by whole optimiser steps of the recipe on random pictures. A recipe uses up one clip for every ``synthetic.reuse``
+samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from threer.data.synthetic.clips import draw_scenes, render_scenes
+from threer.training.batch import Batch
+from threer.training.networks import build
+from threer.training.objectives import Step, make_objective
+from threer.training.pool import style_of
+from threer.training.recipes import load_recipe
+from threer.training.recipes.recipe import Recipe
+from threer.training.schedule import make_optimizers
+from threer.training.sources import Feed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clips", type=int, default=4, help="to render")
+    parser.add_argument("--batch", type=int, default=8, help="samples of a step")
+    parser.add_argument("--size", type=int, help="side of the pictures; the recipe's when not given")
+    parser.add_argument("--style", choices=("plain", "hand-held"), help="the recipe's when not given")
+    parser.add_argument("--render-only", action="store_true", help="do not train")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe = load_recipe(given.recipe)
+    if given.style:
+        recipe = replace(recipe, synthetic=replace(recipe.synthetic, style=given.style))
+    size = (given.size, given.size) if given.size else recipe.resolution.sizes[0]
+    drawn, rendered = render(recipe, size, given.clips, given.device)
+    frames = recipe.synthetic.frames
+    clips = given.clips / (drawn + rendered)
+    print(f"{recipe.name}, {recipe.synthetic.style}, {size[0]}×{size[1]}, clips of {frames} frames, {given.device}")
+    print(f"room and path   {1000 * drawn / given.clips:8.1f} ms a clip")
+    print(f"pictures        {1000 * rendered / given.clips / frames:8.1f} ms a frame")
+    print(f"rendered        {clips:8.2f} clips/s, {clips * frames:.1f} frames/s")
+    if given.render_only:
+        return
+    samples = given.batch / train(recipe, given.batch, given.device)
+    used = samples / recipe.synthetic.reuse
+    print(f"trained         {samples:8.1f} samples/s, which use up {used:.3f} clips/s")
+    print(f"rendering feeds {clips / used:8.1f} times what is used up")
+
+
+def render(recipe: Recipe, size: tuple[int, int], clips: int, device: str) -> tuple[float, float]:
+    """Seconds for ``clips`` clips: rooms and paths; pictures."""
+    style, frames = style_of(recipe.synthetic), recipe.synthetic.frames
+    render_scenes(draw_scenes([0], 1, size, style), size, style, device)  # textures, kernels
+    before = seconds(device)
+    scenes = draw_scenes(range(1, clips + 1), frames, size, style)
+    between = seconds(device)
+    render_scenes(scenes, size, style, device)
+    return between - before, seconds(device) - between
+
+
+def train(recipe: Recipe, batch: int, device: str) -> float:
+    """Seconds of a step of ``batch`` samples: forward, backward, optimiser."""
+    torch.manual_seed(0)
+    model = build(recipe).to(device)
+    objective = make_objective(recipe.objective)
+    optimizers = make_optimizers(model, recipe)
+    request = Feed(recipe, {}, 1, 0).request(10**9)
+    width, height = request.size
+    shape = (batch, request.views)
+    near = torch.eye(4).repeat(*shape, 1, 1)
+    near[..., :3, 3] = 0.1 * torch.rand(*shape, 3)
+    K = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]]).repeat(*shape, 1, 1)
+    pictures = torch.rand(*shape, 3, height, width) * 2 - 1
+    depth = 1 + torch.rand(*shape, height, width)
+    data = Batch.of(pictures, depth, near, K, roles=request.roles).to(device)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def step() -> None:
+        for losses in objective(model, data, Step(generator, 0.5)):
+            losses.total.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return timed(step, device)
+
+
+def timed(call: Callable[[], None], device: str, times: int = 2) -> float:
+    call()
+    before = seconds(device)
+    for _ in range(times):
+        call()
+    return (seconds(device) - before) / times
+
+
+def seconds(device: str) -> float:
+    """Processor time, or the clock's once the GPU has done what it was asked."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
