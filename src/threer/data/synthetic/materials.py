@@ -10,7 +10,8 @@ import numpy as np
 from threer.data.synthetic.textures import COUNT, STYLES
 
 Key = tuple[int, str]  # the number of a piece and a role in it
-_COLUMNS = ("texture", "colours", "tile", "turn", "offset", "gloss", "glow")
+_COLUMNS = ("texture", "picked", "shades", "leaves", "tile", "turn", "offset", "gloss", "glow")
+_LEAVES = np.array([[0.2, 0.4, 0.15], [0.35, 0.5, 0.2], [0.1, 0.25, 0.1]])  # sRGB
 
 
 def linear(srgb: np.ndarray) -> np.ndarray:
@@ -79,12 +80,14 @@ class PlainMaterials:
 
     def columns(self, rows: list[int]) -> dict[str, np.ndarray]:
         """The materials of the rows, an array [len(rows), ...] for each property."""
-        return {
-            name: np.array(column)[rows]
-            for name, column in zip(_COLUMNS, zip(*self.drawn, strict=True), strict=True)
-        }
+        drawn = dict(zip(_COLUMNS, (np.array(column) for column in zip(*self.drawn, strict=True)), strict=True))
+        shades, leaves = 0.8 + (1.15 - 0.8) * drawn.pop("shades"), drawn.pop("leaves")[:, None, None]
+        srgb = (self.palette[drawn.pop("picked")] * shades[:, :, None]).clip(0.03, 0.95)
+        drawn["colours"] = linear(np.where(leaves > 0, _LEAVES * leaves, srgb))
+        return {name: column[rows] for name, column in drawn.items()}
 
     def _draw(self, role: str) -> tuple[object, ...]:
+        """A value for each of ``_COLUMNS``."""
         rng = self.rng
         styles, (small, large) = _STYLES_OF.get(role, _ANY)
         style = STYLES.index(styles[int(rng.integers(len(styles)))])
@@ -93,13 +96,13 @@ class PlainMaterials:
             picked = [_weighted(_WALL_WEIGHTS, x) for x in rng.random(3).tolist()]
         else:
             picked = self._three_different()
-        colours = (self.palette[picked] * rng.uniform(0.8, 1.15, (3, 1))).clip(0.03, 0.95)
-        if role == "leaves":
-            colours = np.array([[0.2, 0.4, 0.15], [0.35, 0.5, 0.2], [0.1, 0.25, 0.1]]) * rng.uniform(0.7, 1.3)
-        tile, turn, offset = rng.uniform(small, large), int(rng.integers(4)) * math.pi / 2, rng.random(2)
-        chance = rng.random()
+        shades = rng.random(3)
+        leaves = rng.uniform(0.7, 1.3) if role == "leaves" else 0.0
+        tile = small + (large - small) * rng.random()
+        turn, offset, chance = int(rng.integers(4)) * math.pi / 2, rng.random(2), rng.random()
         gloss = next(value for share, value in _GLOSS if chance < share)
-        return repeat * len(STYLES) + style, linear(colours), tile, turn, offset, gloss, _GLOW.get(role, 0.0)
+        glow = _GLOW.get(role, 0.0)
+        return repeat * len(STYLES) + style, picked, shades, leaves, tile, turn, offset, gloss, glow
 
     def _three_different(self) -> list[int]:
         """Three of five colours, as ``Generator.choice`` without replacement draws them, at a tenth of the cost."""
