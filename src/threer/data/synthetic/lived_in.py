@@ -21,6 +21,7 @@ from threer.data.synthetic.things import cable, scatter
 FEWEST, MOST = 56, 352  # primitives of a room, with clutter 0 and 1
 _FACES = ((-1, "wall"), (-1, "wall"), (-2, "ceiling"), (-3, "floor"), (-1, "wall"), (-1, "wall"))
 _ACCENT = (-4, "wall")
+_PATIENCE = 10  # pieces that find no place before a room counts as full
 _TALL = 1.2  # metres: higher furniture hides what hangs behind it
 
 
@@ -114,8 +115,7 @@ class _Filling:
         self.lights: list[tuple[float, float]] = []
         self.below = 0.0
         self.number = 0
-        half = max(size[0], size[2]) / min(size[0], size[2]) > 2.2
-        self.corridor = half
+        self.corridor = max(size[0], size[2]) / min(size[0], size[2]) > 2.2
 
     def build(self) -> None:
         """Doors, windows, ceiling lights, pillars and partitions."""
@@ -145,15 +145,14 @@ class _Filling:
         area = 4 * self.size[0] * self.size[2]
         wanted = min(22.0, 5 + area / 2.5) * rng.uniform(0.6, 1.0)
         reserve = 20 * self.style.clutter
-        standing = 0
-        for _ in range(40):
-            if standing >= wanted or len(self.parts) > self.most - reserve:
-                return
+        standing = missed = 0
+        while standing < wanted and missed < _PATIENCE and len(self.parts) <= self.most - reserve:
             on_wall = rng.random() < (0.9 if self.corridor else 0.6)
             rich = rng.random() < 1.5 * self.style.clutter
             choice = (theme if rich else _SIMPLE)[0 if on_wall else 1]
             piece = choice[int(rng.integers(len(choice)))](rng, self.fill)
-            standing += self._stand(piece, int(rng.integers(4)) if on_wall else None)
+            stands = self._stand(piece, int(rng.integers(4)) if on_wall else None)
+            standing, missed = standing + stands, missed + (not stands)
 
     def decorate(self) -> None:
         """Things on walls and floor with what primitives are left."""
