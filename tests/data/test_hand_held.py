@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from threer.data.synthetic import HAND_HELD, ClipStyle, HandHeld, Lens, Sensor, render_clips
+from threer.data.synthetic.draws import Draws
 from threer.data.synthetic.jpeg import jpeg
+from threer.data.synthetic.lenses import draw_lenses
 from threer.data.synthetic.raycast import clearance
 from threer.data.synthetic.room_style import PLAIN
 from threer.data.synthetic.rooms import sample_room, stack_rooms
@@ -240,3 +242,14 @@ def test_paths_and_poses_agree() -> None:
     seen = F.grid_sample(clip.depth[1][None, None], grid[None], align_corners=True)[0, 0]
     ratio = (points[..., 2] / seen)[inside]
     assert ((ratio - 1).abs() < 0.02).float().mean() > 0.7
+
+
+def test_no_lens_folds_its_picture() -> None:
+    """At the corners of the widest pictures, with the strongest bend that is drawn, every pixel has a ray."""
+    strong = replace(Lens(), k1=(-0.06, -0.06), k2=(-0.02, -0.02))
+    seeds = [torch.Generator().manual_seed(i) for i in range(20)]
+    K, distortion = draw_lenses(torch.full((20,), math.radians(85)), (112, 112), strong, Draws(seeds))
+    corner = (torch.zeros(20, 1, 2) - K[:, None, :2, 2]) / K[:, None, [0, 1], [0, 1]]
+    ray = undistort(corner, distortion)
+    assert torch.allclose(distort(ray, distortion), corner, atol=1e-5)
+    assert float((ray.norm(dim=-1) / corner.norm(dim=-1)).min()) > 1.05  # they do bend
