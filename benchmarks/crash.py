@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,14 @@ from PIL import Image
 from threer.config import ReconstructConfig, StreamingConfig
 from threer.models.checkpoints import save_checkpoint
 from threer.models.slam3r import SLAM3R, SLAM3RConfig
+from threer.pipelines import reconstruct as pipeline
 from threer.pipelines.reconstruct import reconstruct
+from threer.render.overview import overview
 from threer.types import Checkpoint
 
 SIZE = 32
+PREVIEW = (160, 120)
+"""Pixels: drawing it in full would take most of the time."""
 STREAMING = StreamingConfig(stride=2, radius=2, init_frames=3, init_min_conf=0, scene_frames=3, buffer_size=8)
 
 
@@ -51,6 +56,7 @@ def main() -> int:
 
 
 def crash(folder: Path, kills: int, kind: str, frames: int, draws: random.Random) -> int:
+    pipeline.overview = partial(overview, size=PREVIEW)
     make_pictures(folder / "pictures", frames)
     torch.manual_seed(3)
     network = SLAM3RConfig(

@@ -291,3 +291,17 @@ def test_a_name_wins_over_a_folder_of_that_name(
     assert load_model("slam3r").checkpoint.name == "tiny"
     with pytest.raises(CheckpointError, match="holds neither"):
         load_model("./slam3r")
+
+
+def test_shapes_alone_are_made_without_drawing_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device torch would load its compiler to draw them: seconds at every start."""
+
+    def drawn(*_: object, **__: object) -> None:
+        raise AssertionError("values were drawn")
+
+    monkeypatch.setattr("torch.nn.init.xavier_uniform_", drawn)
+    monkeypatch.setattr("torch.nn.init.normal_", drawn)
+    with torch.device("meta"):
+        assert all(p.is_meta for p in SLAM3R.from_config(SLAM3RConfig(**SIZES)).parameters())
+    with pytest.raises(AssertionError, match="values were drawn"):
+        SLAM3R.from_config(SLAM3RConfig(**SIZES))

@@ -245,7 +245,12 @@ def batches(kinds: Mapping[int, Hashable], at_once: int | None) -> Iterator[list
 
 
 def initialise(module: nn.Module) -> None:
-    """Start as masked autoencoders do (He et al. 2022): Xavier weights, zero biases; heads start near zero."""
+    """Start as masked autoencoders do (He et al. 2022): Xavier weights, zero biases; heads start near zero.
+
+    Nothing is done to a module on the meta device: it has no values, and torch would load its compiler for them.
+    """
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return
     if isinstance(module, LinearHead):
         last = module.linear.down if isinstance(module.linear, MLP) else module.linear
         nn.init.normal_(last.weight, std=0.01)
