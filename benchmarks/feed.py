@@ -3,9 +3,9 @@
     python benchmarks/feed.py slam3r-mini                 # processor seconds of one thread
     python benchmarks/feed.py dust3r-mini --device cuda   # seconds by the clock
 
-Rendering is timed in its two parts, what the CPU draws (room, path) and what the device casts and develops; training
-by whole optimiser steps of the recipe on random pictures. A recipe uses up one clip for every ``synthetic.reuse``
-samples.
+Rendering is timed in its two parts: what the CPU draws (room, path), and what the device casts and develops.
+Training is timed by whole optimiser steps of the recipe on random pictures. A recipe uses up one clip for every
+``synthetic.reuse`` samples.
 """
 
 from __future__ import annotations

@@ -207,7 +207,8 @@ runpy.run_module("threer.training", run_name="__main__")
 """
 SMALL = (
     "network.image_size=32 resolution.sizes=[[32,32]] network.enc_dim=48 network.enc_depth=1 network.dec_dim=32 "
-    "network.dec_depth=2 batch.per_device=2 validation.samples=2 synthetic.frames=4 network.enc_heads=3"
+    "network.dec_depth=2 batch.per_device=2 validation.samples=2 synthetic.frames=4 network.enc_heads=3 "
+    'synthetic.style="plain"'
 )
 
 

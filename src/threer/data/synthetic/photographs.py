@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from threer.errors import SourceError
-from threer.io.images import IMAGE_SUFFIXES, load_image
 
 PHOTO_SIZE = 256  # texels along one side of the finest level
 
 
 def photographs_in(folder: str | Path) -> tuple[str, ...]:
     """The images of a folder, in the order of their names. Raises SourceError if there are none."""
+    from threer.io.images import IMAGE_SUFFIXES  # io needs more than training without photographs does
+
     folder = Path(folder)
     if not folder.is_dir():
         raise SourceError(f"no such folder of textures: {folder}; name one that holds tileable photographs")
@@ -37,6 +38,8 @@ def load_photographs(paths: Sequence[str]) -> Tensor:
 
 
 def _load(path: str) -> Tensor:
+    from threer.io.images import load_image
+
     image = Image.fromarray(load_image(path))
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -44,14 +44,14 @@ class Sensor:
 
     shutter: tuple[float, float] = (0.004, 0.033)
     tremble: float = 3.0
-    softness: tuple[float, float] = (0.1, 0.5)
+    softness: tuple[float, float] = (0.0, 0.4)
     hunting: float = 0.15
-    key: tuple[float, float] = (0.12, 0.4)
+    key: tuple[float, float] = (0.08, 0.3)
     lag: tuple[float, float] = (0.2, 1.5)
     balance: float = 0.12
     vignette: tuple[float, float] = (0.0, 0.35)
-    noise: tuple[float, float] = (0.001, 0.012)
-    contrast: tuple[float, float] = (1.2, 2.2)
+    noise: tuple[float, float] = (0.002, 0.02)
+    contrast: tuple[float, float] = (1.4, 2.4)
     sharpen: tuple[float, float] = (0.0, 1.2)
     quality: tuple[float, float] = (45.0, 97.0)
 
