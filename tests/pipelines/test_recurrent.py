@@ -196,20 +196,20 @@ def test_no_review_without_asking_for_it(cut3r: CUT3R) -> None:
 
 
 @pytest.mark.parametrize("reset_every", [None, 64])
-def test_memory_is_the_same_after_2000_frames(reset_every: int | None) -> None:
+def test_memory_is_the_same_after_900_frames(reset_every: int | None) -> None:
     truth = winding_path(2)
     session = RecurrentSession(Omniscient(truth[[0, 1] * 500]), RecurrentConfig(reset_every=reset_every))
     counted, watched = {}, []
-    for i in range(2000):
+    for i in range(900):
         frame = numbered_frame(i % 1000)
         (update,) = session.push(frame)
-        if i == 1000:
+        if i == 700:
             watched = [weakref.ref(frame.image), weakref.ref(update), weakref.ref(update.points.xyz)]
         del frame, update
-        if i in (600, 1999):  # by 600 the running median has all its values
+        if i in (600, 899):  # by 600 the running median has all its values
             gc.collect()
             counted[i] = tensors_alive(session)
-    assert counted[600] == counted[1999]
+    assert counted[600] == counted[899]
     assert all(reference() is None for reference in watched)
 
 

@@ -137,8 +137,12 @@ def test_anchors_stay_spread_over_the_whole_stream(policy: Any) -> None:
     assert 2 <= len(anchors) <= 4
     assert anchors[-1] > 100
     assert len(kept) == 8
-    _, without = run(film(walk(400, speed=0.02)), dataclasses.replace(config, anchors=0, policy="fifo"))
-    assert min(buffer_indices(without)) > 350
+
+
+def test_without_anchors_the_beginning_is_forgotten() -> None:
+    config = dataclasses.replace(BASE, buffer_size=8, policy="fifo", duplicate_tolerance=0)
+    _, session = run(film(walk(400, speed=0.02)), config)
+    assert min(buffer_indices(session)) > 350
 
 
 def test_as_many_anchors_as_places_are_refused() -> None:
