@@ -4,6 +4,7 @@ The room is rendered, so the truth is known. The run is made from it as a networ
 off by a bias and some noise, the map grows as it goes, and each depth map is bent on its own.
 
     python benchmarks/loop_closure.py --out loops --figure docs/figures/loop-closure.png
+    python benchmarks/loop_closure.py --out loops --streaming     # closed while the walk is still being streamed
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from drifting_model import DriftingModel
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import zoom
 from scipy.spatial.transform import Rotation
 
-from threer.config import LoopConfig
+from threer.config import LoopConfig, StreamingConfig
 from threer.data.synthetic.clips import WALK, Clip, ClipStyle, render_path
 from threer.data.synthetic.rooms import sample_room
 from threer.evaluation.trajectory import ate
 from threer.geometry.projection import unproject
 from threer.io.runs import RunWriter, Scene
+from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.refine.closing import Closing, close_loops
-from threer.types import FloatArray, Frame, Pointmap, Trajectory, Update
+from threer.pipelines.streaming import StreamingSession
+from threer.pipelines.streaming.closing import LoopCloser
+from threer.types import FloatArray, Frame, Pointmap, Sim3, Trajectory, Update
 
 FOV = 70.0
 FPS = 5.0
@@ -63,8 +68,21 @@ def round_trip(
 def drifted(clip: Clip, drift: Drift, seed: int = 0) -> Iterator[Update]:
     """The clip as something that drifts would reconstruct it, frame by frame."""
     generator = np.random.default_rng(seed)
-    true = clip.c2w.double().numpy()
     height, width = clip.depth.shape[1:]
+    for k, placed in enumerate(drifting_way(clip, drift, generator)):
+        bend = zoom(generator.normal(0, drift.depth, (4, 5)), (height / 4, width / 5), order=3)[:height, :width]
+        depth = clip.depth[k].double() * torch.from_numpy(np.exp(bend))
+        xyz = placed.apply(unproject(depth, clip.K[k].double()).numpy())
+        conf = torch.full((height, width), 2.0)
+        points = Pointmap(torch.from_numpy(xyz).float(), conf)
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = placed.R, placed.t
+        yield Update("final", as_frame(clip, k), points=points, c2w=pose, K=clip.K[k].double().numpy())
+
+
+def drifting_way(clip: Clip, drift: Drift, generator: np.random.Generator) -> Iterator[Sim3]:
+    """Where something that drifts puts each camera, and how large it takes the world to be there."""
+    true = clip.c2w.double().numpy()
     pose, scale = true[0].copy(), 1.0
     for k in range(len(clip)):
         if k:
@@ -76,16 +94,12 @@ def drifted(clip: Clip, drift: Drift, seed: int = 0) -> Iterator[Update]:
             step[:3, 3] *= scale
             pose = pose @ step @ wrong
             scale *= 1 + drift.growth
-        bend = zoom(generator.normal(0, drift.depth, (4, 5)), (height / 4, width / 5), order=3)[:height, :width]
-        depth = clip.depth[k].double() * torch.from_numpy(scale * np.exp(bend))
-        local = unproject(depth, clip.K[k].double())
-        placed = torch.from_numpy(pose)
-        xyz = local @ placed[:3, :3].T + placed[:3, 3]
-        frame = Frame(clip.images[k], k, k / FPS, f"{k:04d}.png", (width, height), np.eye(2, 3))
-        conf = torch.full((height, width), 2.0)
-        yield Update(
-            "final", frame, points=Pointmap(xyz.float(), conf), c2w=pose.copy(), K=clip.K[k].double().numpy()
-        )
+        yield Sim3(scale, pose[:3, :3].copy(), pose[:3, 3].copy())
+
+
+def as_frame(clip: Clip, k: int) -> Frame:
+    height, width = clip.depth.shape[1:]
+    return Frame(clip.images[k], k, k / FPS, f"{k:04d}.png", (width, height), np.eye(2, 3))
 
 
 def write_run(out: Path, updates: Iterator[Update]) -> Scene:
@@ -169,6 +183,40 @@ def measure(clip: Clip, out: Path, drift: Drift, config: LoopConfig) -> tuple[Sc
     return scene, closing, figures
 
 
+def new_session(clip: Clip, drift: Drift, loops: LoopCloser | None, radius: int = 5) -> StreamingSession:
+    """A stream of the clip through a network that drifts."""
+    model = DriftingModel(clip, list(drifting_way(clip, drift, np.random.default_rng(0))), drift.depth)
+    config = StreamingConfig(stride=2, radius=radius, init_min_conf=0)
+    return StreamingSession(model, config, tracker=CameraTracker(clip.K[0].double().numpy()), loops=loops)
+
+
+def stream(clip: Clip, out: Path, drift: Drift, loops: LoopCloser | None) -> tuple[Scene, dict[str, object]]:
+    """Stream the clip into a run; what it cost, and when corrections came."""
+    session = new_session(clip, drift, loops)
+    writer = RunWriter(out, {"method": "drifting"}, overwrite=True, precision="float32")
+    spent, longest, corrections = 0.0, 0.0, []
+    for k in range(len(clip) + 1):
+        begin = time.process_time()
+        updates = session.push(as_frame(clip, k)) if k < len(clip) else session.finish()
+        took = time.process_time() - begin
+        spent, longest = spent + took, max(longest, took)
+        for update in updates:
+            writer.on(update)
+            if update.kind == "correction":
+                corrections.append({"last_frame_moved": update.frame.index, "frames_taken": min(k + 1, len(clip))})
+    scene = writer.finish("complete", {**session.report, "seconds": {}, "skipped": [], "notes": []})
+    error = ate(scene.trajectory, truth(clip))
+    return scene, {
+        "ate_m": error.rmse_m,
+        "ate_share_of_path": error.share_of_path,
+        "cpu_s": spent,
+        "longest_push_cpu_s": longest,
+        "corrections": corrections,
+        "loops": None if loops is None else loops.report,
+        "kept_mib": None if loops is None else loops.nbytes / 2**20,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("loops"))
@@ -176,8 +224,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--frames", type=int, default=96)
     parser.add_argument("--size", type=int, nargs=2, default=(240, 176))
+    parser.add_argument("--turns", type=float, default=1.2)
+    parser.add_argument("--streaming", action="store_true")
     asked = parser.parse_args()
-    clip = round_trip(asked.seed, asked.frames, tuple(asked.size))
+    clip = round_trip(asked.seed, asked.frames, tuple(asked.size), turns=asked.turns)
+    if asked.streaming:
+        _, open_way = stream(clip, asked.out / "open", Drift(), None)
+        _, closed_way = stream(clip, asked.out / "closed", Drift(), LoopCloser())
+        print(json.dumps({"frames": len(clip), "without": open_way, "with": closed_way}, indent=1))
+        return
     scene, closing, figures = measure(clip, asked.out, Drift(), LoopConfig(pictures="run", overwrite=True))
     print(json.dumps(figures, indent=1))
     if asked.figure:

@@ -235,6 +235,28 @@ class Sim3:
 
 
 @dataclass(frozen=True, eq=False)
+class Moves:
+    """A similarity for each frame up to a last one: X' = scale · R X + t of its points, and its camera with them.
+
+    indices  [K] ascending indices of frames in the source, of which the last is the last that moves
+    sim3     K similarities. Frames between two of these go along the geodesic between theirs, those before the
+             first with the first, and those after the last stay.
+    """
+
+    indices: npt.NDArray[np.integer[Any]]
+    sim3: tuple[Sim3, ...]
+
+    def __post_init__(self) -> None:
+        good = self.indices.ndim == 1 and len(self.indices) == len(self.sim3) > 0
+        _expect(good, f"Moves needs a similarity for each index, got {len(self.sim3)} for {self.indices.shape}")
+        _expect(bool((np.diff(self.indices) > 0).all()), "Moves.indices must be ascending")
+
+    @property
+    def last(self) -> int:
+        return int(self.indices[-1])
+
+
+@dataclass(frozen=True, eq=False)
 class Cameras:
     """A camera for each of N frames.
 
@@ -289,10 +311,11 @@ class Trajectory:
 class Update:
     """One thing a running reconstruction says about one frame.
 
-    kind     final: never changes again · provisional: will be replaced · correction: `sim3` moves earlier frames ·
-             dropped: not processed · failed: processed without success (why in `message`)
-    frame    the frame it is about
-    version  counts up when a frame is replaced
+    kind     final: its own points never change again · provisional: will be replaced · correction: `moves` moves
+             final frames, each as a whole · dropped: not processed · failed: processed without success (why in
+             `message`)
+    frame    the frame it is about; of a correction, the latest that came out before it, and so the last it moves
+    version  counts up when a frame is replaced; of a correction, its number from 1
     points   world frame, [H, W, 3] and [H, W], on the CPU
     local    the frame's own camera frame, or None
     c2w, K   camera (original pixels), NaN where not found, None when no camera was asked for
@@ -305,7 +328,7 @@ class Update:
     local: Pointmap | None = None
     c2w: FloatArray | None = None
     K: FloatArray | None = None
-    sim3: Sim3 | None = None
+    moves: Moves | None = None
     message: str = ""
 
 

@@ -236,7 +236,7 @@ def test_wrong_use(tmp_path: Path) -> None:
     writer.on(make_update(0))
     with pytest.raises(ValueError, match="was final before"):
         writer.on(make_update(0))
-    with pytest.raises(ValueError, match="cannot be corrected"):
+    with pytest.raises(ValueError, match="is not the next"):
         writer.on(make_update(0, kind="correction"))
     wrong = dataclasses.replace(make_update(1), points=Pointmap(torch.zeros(2, 2, 3), torch.ones(2, 2)))
     with pytest.raises(ValueError, match=r"are \[2, 2\], not \[6, 8\]"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from threer.pipelines.localization.matchers import mutual_matches
+from threer.pipelines.classical.matching import mutual_matches
 from threer.pipelines.localization.pose import Correspondences, Judgement, find_camera
 
 pytest.importorskip("pycolmap", reason="localisation needs pycolmap: pip install 'threer[refine]'")

@@ -151,8 +151,9 @@ def test_a_lone_loop_is_not_believed_and_a_confirmed_one_is() -> None:
         return Loop(Edge(a, b, relative, np.eye(7)), (3.0, 3.0), np.zeros((4, 2, 3)))
 
     loops = [loop(0, 40), loop(2, 43), loop(20, 59), loop(3, 41, off=2.0)]
-    assert without_support(loops, cameras, 1) == [2, 3]
-    assert without_support(loops, cameras, 0) == []
+    poses = {k: as_similarity(camera) for k, camera in enumerate(cameras)}
+    assert without_support(loops, poses, 1) == [2, 3]
+    assert without_support(loops, poses, 0) == []
 
 
 def test_a_camera_that_never_looked_away_has_not_come_back() -> None:

@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from threer.geometry.procrustes import align_points
-from threer.pipelines.refine.pose_graph import Edge, between, close, interpolate
+from threer.geometry.sim3_paths import interpolate
+from threer.pipelines.refine.pose_graph import Edge, between, close
 from threer.types import FloatArray, Sim3
 
 COVARIANCE = np.diag([np.radians(0.5)] * 3 + [0.01] * 3 + [0.01]) ** 2
@@ -121,7 +122,7 @@ def test_without_loops_nothing_changes() -> None:
 def test_between_known_corrections_the_geodesic_is_taken() -> None:
     turn = Rotation.from_rotvec([0, 0, 0.4]).as_matrix()
     known = [Sim3(1.0, np.eye(3), np.zeros(3)), Sim3(4.0, turn, np.zeros(3))]
-    found = interpolate([1, 3], known, 5)
+    found = interpolate([1, 3], known, range(5))
     assert found[0] is known[0]
     assert found[4] is known[1]
     assert found[2].scale == pytest.approx(2.0)

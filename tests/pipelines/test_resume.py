@@ -141,11 +141,14 @@ def test_a_session_of_another_version_is_refused(model: SLAM3R, frames: list[Fra
 
 
 def test_every_part_of_a_session_can_be_saved(model: SLAM3R, frames: list[Frame]) -> None:
-    """All classes are met in some session, so none is listed for nothing and none is missing."""
+    """All classes are met in some session, so none is listed for nothing and none is missing.
+
+    Those of loops are met in `test_stream_loops`.
+    """
     met: set[str] = set()
     for config in SETTINGS.values():
         session = new_session(model, config)
         for frame in [*frames[:30], frames[29]]:
             session.push(frame)
             met |= {entry["class"] for entry in save_session(session)[0]["objects"]}
-    assert met == set(CLASSES)
+    assert met == set(CLASSES) - {"LoopCloser", "Place", "Found", "Loop", "Edge", "Sim3"}

@@ -110,7 +110,7 @@ class Bar:
         self._progress.update(self._stage, description=what, completed=done, total=total or None, visible=True)
 
     def on(self, update: Update) -> None:
-        advance = 0 if update.kind == "provisional" else 1
+        advance = 0 if update.kind in ("provisional", "correction") else 1
         self._progress.update(self._stage, visible=False)
         self._progress.update(self._task, description="reconstructing", advance=advance)
 

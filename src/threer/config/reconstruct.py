@@ -39,6 +39,9 @@ class ReconstructConfig(SourceConfig):
     """Share of each frame's points, by confidence, that goes into the cloud."""
     normals: bool = False
     """Give the points of the cloud normals."""
+    close_loops: bool = False
+    """While streaming (slam3r, dust3r-stream), recognise places where the camera was before, and correct earlier
+    frames so that the scene meets itself there; needs `pip install 'threer[refine]'`."""
     refine: bool = False
     """Refine the finished run, as `threer refine` does; the result is in its folder `refined`."""
     overwrite: bool = False

@@ -25,6 +25,7 @@ from threer.pipelines.pairwise import MOST_PHOTOS
 from threer.pipelines.recurrent import RecurrentSession
 from threer.pipelines.sessions import Progress, Session
 from threer.pipelines.streaming import StreamingSession
+from threer.pipelines.streaming.closing import LoopCloser
 from threer.pipelines.streaming.fallback import PairStreaming
 from threer.types import FloatArray
 
@@ -34,6 +35,7 @@ LEAST_FRAMES = {"streaming": 2}
 MOST_FRAMES = {"joint": VIEW_CODES}
 PAIRS_STREAMED = "dust3r-stream"
 """DUSt3R on more frames than it takes at once: not its own method, so it has a name of its own."""
+CLOSES_LOOPS = ("slam3r", PAIRS_STREAMED)
 CLASSICAL = "sfm"
 """The classical baseline: no network, so no weights either."""
 AS_VIDEO = "the images are taken as a video in the order of their names; unordered photos will not fit"
@@ -135,6 +137,11 @@ def make_session(
     progress  is told about stages in which no frame becomes final
     """
     intrinsics = intrinsic_matrix(config)
+    if config.close_loops and method not in CLOSES_LOOPS:
+        raise ThreerError(
+            f"--close-loops works while {' and '.join(CLOSES_LOOPS)} stream, and the method is {method}: leave it "
+            "out, and see `threer loops` for what can be done with the finished run"
+        )
     if method == "sfm" and config.focal == "per-image":
         raise ThreerError("sfm finds one focal length for all pictures of one size: leave out --focal per-image")
     if isinstance(model, NoNetwork):
@@ -151,7 +158,8 @@ def make_session(
 
 def _stream(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:
     tracker = CameraTracker(intrinsics, seed=config.streaming.seed, shared=config.focal != "per-image")
-    return StreamingSession(model, config.streaming, tracker=tracker)
+    loops = LoopCloser() if config.close_loops else None
+    return StreamingSession(model, config.streaming, tracker=tracker, loops=loops)
 
 
 def _recur(model: Any, config: ReconstructConfig, intrinsics: FloatArray | None) -> Session:

@@ -14,6 +14,7 @@ _PRODUCTS = (
     layout.RUN,
     layout.REPORT,
     layout.CAMERAS,
+    layout.CORRECTIONS,
     layout.TRAJECTORY,
     layout.POINTS,
     layout.PREVIEW,

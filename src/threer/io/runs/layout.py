@@ -20,6 +20,7 @@ FORMAT = 1  # of run.json and the chunk files
 RUN = "run.json"
 REPORT = "report.json"
 CAMERAS = "cameras.json"
+CORRECTIONS = "corrections.json"
 TRAJECTORY = "trajectory.tum"
 POINTS = "points.ply"
 PREVIEW = "preview.png"

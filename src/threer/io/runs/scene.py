@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from threer.io.cameras import FrameCameras
 from threer.io.ply import Cloud
 from threer.io.runs import layout
 from threer.io.runs.cloud import confident_points, within_budget
+from threer.io.runs.corrections import moved_cameras, moves_of, read_corrections
 from threer.io.runs.layout import PackedPoints, State, StoredFrame
-from threer.types import Cameras, FloatArray, Sim3, Trajectory
+from threer.types import Cameras, FloatArray, Moves, Sim3, Trajectory
 
 PLACEMENT = "placement"
 """Entry of `run.json`: the similarity by which stored coordinates are moved when they are read."""
@@ -43,10 +44,11 @@ class Scene:
     path      the run folder
     settings  what the run was made with
     table     names, indices, timestamps and cameras of all frames
+    corrections what moved earlier frames while the run went on, in order; frames are given out where it left them
     placement moves the coordinates of the reconstruction into those that are given out; None leaves them
     """
 
-    def __init__(self, path: Path, run: Mapping[str, Any], chunks: list[Path]) -> None:
+    def __init__(self, path: Path, run: Mapping[str, Any], chunks: list[Path], corrected: bool) -> None:
         self.path = path
         self._run = run
         self._chunks = chunks
@@ -54,6 +56,11 @@ class Scene:
 
         columns, self._places = _read_listed(chunks)  # position -> (chunk, row)
         self._to_original = columns["to_original"]
+        # After the frames: those that a later correction does not move may not be seen without it.
+        self.corrections = read_corrections(path) if corrected else []
+        self._moves = moves_of(self.corrections, columns["index"])
+        if self.corrections:
+            columns["c2w"] = moved_cameras(columns["c2w"], self._moves)
         said = run.get(PLACEMENT)
         self.placement = None if said is None else Sim3(said["scale"], np.array(said["R"]), np.array(said["t"]))
         if self.placement is not None:
@@ -61,13 +68,16 @@ class Scene:
         self.table = _table(columns, self.settings)
 
     @classmethod
-    def open(cls, path: str | Path) -> Scene:
-        """Open a run folder, whatever state it is in. Raises `RunError` if it is none."""
+    def open(cls, path: str | Path, *, corrected: bool = True) -> Scene:
+        """Open a run folder, whatever state it is in. Raises `RunError` if it is none.
+
+        corrected  False: frames are where they were when they became final, before loops were closed
+        """
         path = Path(path)
         run = read_run(path)
         if run is None:
             raise RunError(f"{path} is not a run folder: it has no {layout.RUN}")
-        return cls(path, run, sorted((path / layout.FRAMES).glob(layout.CHUNK_PATTERN)))
+        return cls(path, run, sorted((path / layout.FRAMES).glob(layout.CHUNK_PATTERN)), corrected)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -109,7 +119,10 @@ class Scene:
         stored = layout.unpack_points(
             PackedPoints(pixels["points"][row], pixels["offset"][row], float(pixels["scale"][row]))
         )
-        points = stored if self.placement is None else self.placement.apply(stored).astype(np.float32)
+        move = self._moves[position]
+        if self.placement is not None:
+            move = self.placement if move is None else self.placement.after(move)
+        points = stored if move is None else move.apply(stored).astype(np.float32)
         return StoredFrame(
             name=self.table.names[position],
             index=int(self.table.indices[position]),
@@ -175,9 +188,12 @@ class Scene:
         write(self, path)
 
 
-def read_table(chunks: list[Path], settings: Mapping[str, Any]) -> FrameCameras:
+def read_table(chunks: list[Path], settings: Mapping[str, Any], corrections: Sequence[Moves] = ()) -> FrameCameras:
     """The cameras of all frames in some chunk files of a run, in the order of the source. Raises `RunError`."""
-    return _table(_read_listed(chunks)[0], settings)
+    columns, _ = _read_listed(chunks)
+    if corrections:
+        columns["c2w"] = moved_cameras(columns["c2w"], moves_of(corrections, columns["index"]))
+    return _table(columns, settings)
 
 
 def _read_listed(chunks: list[Path]) -> tuple[dict[str, npt.NDArray[Any]], list[tuple[int, int]]]:

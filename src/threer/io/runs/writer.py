@@ -16,12 +16,13 @@ from threer.io.atomic import os_errors_as_run_errors, remove_parts, write_json
 from threer.io.cameras import FrameCameras, write_cameras
 from threer.io.ply import write_ply
 from threer.io.runs import layout
+from threer.io.runs.corrections import read_corrections, write_corrections
 from threer.io.runs.folder import lock_folder, make_room
 from threer.io.runs.layout import Precision, Row, State, StoredFrame
 from threer.io.runs.lock import RunLock, this_process
 from threer.io.runs.scene import Scene, read_table
 from threer.io.trajectory import write_tum
-from threer.types import Update
+from threer.types import Moves, Update
 
 CAMERAS_GROWTH = 1.25
 """While a run goes on, its files of cameras are written anew when so many times the frames are there: rewriting
@@ -44,6 +45,10 @@ class Progress:
     chunks: int = 0
     open: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def corrections(self) -> int:
+        return self.counts.get("correction", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +120,8 @@ class RunWriter:
         self._cameras_written = 0
         self._before: Mapping[str, int] = {}  # updates of each kind that `resume` counts as written
         self._dropped = 0
+        self._corrections: list[Moves] = []  # all that are on disk
+        self._corrections_came = 0
         self._run = {
             "format": layout.FORMAT,
             "state": "running",
@@ -161,13 +168,13 @@ class RunWriter:
             self._lock.release()
 
     def on(self, update: Update) -> None:
-        """Keep a final frame, or the fact that a frame failed or was dropped. Provisional points are not kept.
+        """Keep a final frame, a correction, or the fact that a frame failed or was dropped; nothing provisional.
 
-        Raises `RunError` if the disk refuses; `ValueError` if a frame comes twice, and for corrections of frames
-        that are on disk already.
+        Raises `RunError` if the disk refuses; `ValueError` if a frame or correction comes twice.
         """
         if update.kind == "correction":
-            raise ValueError("a run on disk cannot be corrected: send frames when they are final")
+            self._correct(update)
+            return
         if update.kind == "provisional":
             return
         if update.kind == "dropped":
@@ -187,6 +194,16 @@ class RunWriter:
         self._remember(frame.index, _FINAL if update.kind == "final" else _FAILED)
         if self._is_full(size):
             self._close_chunk()
+
+    def _correct(self, update: Update) -> None:
+        """At once: whoever reads frames that come after it must not miss it."""
+        if update.moves is None or update.version != self._corrections_came + 1:
+            raise ValueError(f"correction {update.version} is not the next after {self._corrections_came}")
+        ahead = self._corrections[update.version :]  # of before `resume`, about frames that are still on disk
+        self._corrections = [*self._corrections[: update.version - 1], update.moves, *ahead]
+        write_corrections(self.out, self._corrections)
+        self._corrections_came = update.version
+        self._cameras_written = 0  # they are written anew with the next chunk
 
     def sync(self) -> Progress:
         """Bring every frame that came so far to disk; returns from where a later writer can `resume`."""
@@ -228,7 +245,8 @@ class RunWriter:
             "failed": self._frames.count(_FAILED),
             "dropped": self._dropped,
         }
-        return {kind: count + self._before.get(kind, 0) for kind, count in came.items()}
+        counts = {kind: count + self._before.get(kind, 0) for kind, count in came.items()}
+        return {**counts, "correction": self._corrections_came}
 
     def _is_full(self, size: int) -> bool:
         return len(self._open.rows) >= self.chunk or (len(self._open.rows) + 1) * size > _CHUNK_BYTES
@@ -266,6 +284,9 @@ class RunWriter:
         """Take up the frames that count as written; remember which more there are."""
         self._open = _OpenChunk(progress.chunks)
         self._before = dict(progress.counts)
+        self._corrections, self._corrections_came = read_corrections(self.out), progress.corrections
+        if len(self._corrections) < progress.corrections:
+            raise RunError(f"{self.out / layout.CORRECTIONS} has lost corrections: overwrite the run to start anew")
         for number in range(progress.chunks):
             for index in layout.read_chunk(self._chunk_path(number), "index")["index"]:
                 self._remember(int(index), _BEFORE)
@@ -300,7 +321,7 @@ class RunWriter:
         groups = [[chunk] for chunk in chunks] if self._in_order else [chunks]
 
         def tables() -> Iterator[FrameCameras]:
-            return (read_table(group, self._settings) for group in groups)
+            return (read_table(group, self._settings, self._corrections) for group in groups)
 
         write_cameras(self.out / layout.CAMERAS, tables())
         write_tum(self.out / layout.TRAJECTORY, (table.trajectory for table in tables()))

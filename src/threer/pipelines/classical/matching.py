@@ -22,6 +22,8 @@ WORDS = 64
 SAMPLE = 60_000
 STEPS = 10
 MAX_ERROR_PX = 4.0
+RATIO = 0.8
+"""A feature matches if its nearest one is so much nearer than the second (Lowe 2004)."""
 
 
 def choose_pairs(
@@ -117,3 +119,19 @@ def match(store: FeatureStore, pairs: Sequence[Pair], *, seed: int = 0, progress
                     progress("matches", begin + len(part), len(waiting))
         finally:
             listed.unlink(missing_ok=True)
+
+
+def mutual_matches(
+    mine: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of both sets of root-SIFT [F, 128] that are each other's nearest, clearly nearer than the second one."""
+    nothing = np.zeros(0, np.int64)
+    if len(mine) < 2 or len(theirs) < 2:
+        return nothing, nothing
+    a, b = (torch.nn.functional.normalize(torch.from_numpy(d).float(), dim=1) for d in (mine, theirs))
+    likeness = a @ b.T
+    best, nearest = likeness.topk(2, dim=1)
+    distance = (2 - 2 * best).clamp(min=0).sqrt()
+    back = likeness.argmax(dim=0)[nearest[:, 0]]
+    good = (back == torch.arange(len(a))) & (distance[:, 0] < RATIO * distance[:, 1])
+    return good.nonzero()[:, 0].numpy(), nearest[good, 0].numpy()

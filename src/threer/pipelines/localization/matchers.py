@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from threer.config import LocalizeConfig
@@ -24,16 +23,15 @@ from threer.models.checkpoints import family_of
 from threer.models.device import find_device
 from threer.models.registry import load_model
 from threer.pipelines.classical.features import FeatureStore
-from threer.pipelines.classical.matching import describe, find_words
-from threer.pipelines.localization.landmarks import Watch, open_landmarks, points_at
+from threer.pipelines.classical.matching import describe, find_words, mutual_matches
+from threer.pipelines.localization.landmarks import Watch, open_landmarks
 from threer.pipelines.localization.pictures import run_pictures, small_pictures
 from threer.pipelines.localization.pose import Correspondences
+from threer.pipelines.lookup import points_at
 from threer.pipelines.saving import weights_fingerprint
 from threer.pipelines.sessions import as_view, check_finite, first_sample
 from threer.types import FloatArray, Frame, View
 
-RATIO = 0.8
-"""A feature matches if its nearest one is so much nearer than the second (Lowe 2004)."""
 LEAST_CONF = 3.0
 MOST_MATCHES = 20_000
 TOKENS = "tokens"
@@ -189,22 +187,6 @@ class PairMatcher:
 
     def _prepare(self, picture: RGBImage, name: str) -> Frame:
         return to_frame(RawFrame(picture, 0, 0.0, name), self._model.input)
-
-
-def mutual_matches(
-    mine: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows of both sets of root-SIFT [F, 128] that are each other's nearest, clearly nearer than the second one."""
-    nothing = np.zeros(0, np.int64)
-    if len(mine) < 2 or len(theirs) < 2:
-        return nothing, nothing
-    a, b = (torch.nn.functional.normalize(torch.from_numpy(d).float(), dim=1) for d in (mine, theirs))
-    likeness = a @ b.T
-    best, nearest = likeness.topk(2, dim=1)
-    distance = (2 - 2 * best).clamp(min=0).sqrt()
-    back = likeness.argmax(dim=0)[nearest[:, 0]]
-    good = (back == torch.arange(len(a))) & (distance[:, 0] < RATIO * distance[:, 1])
-    return good.nonzero()[:, 0].numpy(), nearest[good, 0].numpy()
 
 
 def _pooled_matches(

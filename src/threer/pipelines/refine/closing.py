@@ -11,6 +11,7 @@ import numpy as np
 
 from threer.config import LoopConfig
 from threer.errors import RunError
+from threer.geometry.sim3_paths import interpolate
 from threer.io.atomic import plain, write_json
 from threer.io.runs import Scene, lock_folder
 from threer.io.runs.layout import REPORT
@@ -18,9 +19,13 @@ from threer.pipelines.classical.colmap import pycolmap
 from threer.pipelines.classical.features import FeatureStore
 from threer.pipelines.classical.matching import match, pool
 from threer.pipelines.classical.session import FOLDER
-from threer.pipelines.localization.landmarks import SMALL_FOLDER, points_at
+from threer.pipelines.localization.landmarks import SMALL_FOLDER
 from threer.pipelines.localization.pictures import run_pictures, small_pictures
+from threer.pipelines.lookup import points_at
 from threer.pipelines.refine.loops import (
+    LEAST_GAIN,
+    LEAST_LIKENESS,
+    LOOKS,
     Limits,
     Loop,
     as_similarity,
@@ -31,15 +36,9 @@ from threer.pipelines.refine.loops import (
     without_support,
 )
 from threer.pipelines.refine.moved_run import moved
-from threer.pipelines.refine.pose_graph import close, gtsam, interpolate
+from threer.pipelines.refine.pose_graph import close, gtsam
 from threer.pipelines.refine.second_run import CLOSED
 
-LEAST_LIKENESS = 0.25
-"""Of two frames, in that of the median pair of neighbours: below it they are not compared."""
-LOOKS = 16
-"""Cameras between two frames that are asked whether the way led elsewhere."""
-LEAST_GAIN = 0.8
-"""Of the distance of held-back points, so much may be left."""
 AT_ONCE = ("sfm", "dust3r", "fast3r")
 MOST_TOLD = 100
 
@@ -149,7 +148,7 @@ def _close(scene: Scene, loops: list[Loop], refused: list[Tried], compared: int,
     if why:
         return dataclasses.replace(result, why=why)
     moves = [now.after(was.inverse()) for now, was in zip(closed.poses, poses, strict=True)]
-    corrections = interpolate(found.tolist(), moves, len(scene))
+    corrections = interpolate(found, moves, range(len(scene)))
     told = {"from": str(scene.path), "loops": int(closed.trusted.sum()), "misfit": (before, after)}
     return dataclasses.replace(result, scene=CLOSED.write(scene, moved(scene, corrections), out, told))
 
@@ -185,7 +184,8 @@ def _find(scene: Scene, config: LoopConfig) -> tuple[list[Loop], list[Tried], in
                 loops.append(found)
     finally:
         store.close()
-    alone = set(without_support(loops, scene.cameras.c2w, limits.support))
+    poses = {k: as_similarity(scene.cameras.c2w[k]) for loop in loops for k in (loop.edge.first, loop.edge.second)}
+    alone = set(without_support(loops, poses, limits.support))
     refused += [_tried(scene, loops[k], "no neighbouring pair says the same") for k in sorted(alone)]
     return [loop for k, loop in enumerate(loops) if k not in alone], refused, len(pairs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +32,12 @@ STRIDE = 2
 LEAST_OVERLAP = 0.15
 LEAST_ALIKE = 0.3
 """Correlation of the brightness of what both frames show."""
+LEAST_LIKENESS = 0.25
+"""Of two frames, in that of the median pair of neighbours: below it they are not compared."""
+LOOKS = 16
+"""Cameras between two frames that are asked whether the way led elsewhere."""
+LEAST_GAIN = 0.8
+"""Of the distance of held-back points, so much may be left."""
 FAR = 5.0
 """Factor of scale beyond which a pair is chance."""
 NEIGHBOURS = 10
@@ -147,13 +154,12 @@ def verify(
     return Loop(edge, depth, np.stack([here[inliers], there[inliers]], axis=1))
 
 
-def without_support(loops: list[Loop], c2w: FloatArray, least: int) -> list[int]:
+def without_support(loops: list[Loop], poses: Mapping[int, Sim3], least: int) -> list[int]:
     """The loops, by their number, that fewer than ``least`` neighbouring ones confirm.
 
-    c2w  [N, 4, 4] cameras of the run, which is right over a few frames, however far it drifts over many
+    poses  of cameras to the world, which are right over a few frames, however far they drift over many
     """
     alone = []
-    poses = {k: as_similarity(c2w[k]) for loop in loops for k in (loop.edge.first, loop.edge.second)}
     for number, loop in enumerate(loops):
         first, second = loop.edge.first, loop.edge.second
         confirming = 0

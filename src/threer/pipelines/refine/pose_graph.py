@@ -135,27 +135,6 @@ def between(first: Sim3, second: Sim3) -> Sim3:
     return first.inverse().after(second)
 
 
-def interpolate(positions: Sequence[int], known: Sequence[Sim3], count: int) -> list[Sim3]:
-    """A similarity for each of 0 … count - 1 from those ``known`` at ascending ``positions``.
-
-    Between two of them along the geodesic; beyond the first and last they stay. Known ones come back as they are.
-    """
-    library = gtsam()
-    out = []
-    for k in range(count):
-        after = int(np.searchsorted(positions, k))
-        if after < len(positions) and positions[after] == k:
-            out.append(known[after])
-        elif after in (0, len(positions)):
-            out.append(known[min(after, len(positions) - 1)])
-        else:
-            low, high = known[after - 1], known[after]
-            share = (k - positions[after - 1]) / (positions[after] - positions[after - 1])
-            way = library.Similarity3.Logmap(_theirs(between(low, high)))
-            out.append(low.after(_ours(library.Similarity3.Expmap(share * way))))
-    return out
-
-
 def _theirs(sim3: Sim3) -> Any:
     """GTSAM's similarity is X' = scale · (R X + t)."""
     library = gtsam()

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from threer.geometry.sim3_paths import interpolate
 from threer.pipelines.cameras import CameraTracker
-from threer.pipelines.streaming.state import Keyframe
-from threer.types import Frame, Pointmap, Update, UpdateKind
+from threer.pipelines.streaming.state import Keyframe, moved
+from threer.types import Frame, Moves, Pointmap, Update, UpdateKind
 
 NOTHING_TO_SEE = "it shows nothing: all parts of the picture have one colour, and no scene has begun"
 
@@ -57,6 +58,13 @@ class Emitter:
         keyframe.version += 1
         return update
 
+    def move(self, moves: Moves) -> None:
+        """Earlier frames have moved: so does what is kept of them for those that repeat their pictures."""
+        kept = [
+            None if first is None else (first[0], _moved(first[1], moves)) for first in (self._final, self._preview)
+        ]
+        self._final, self._preview = kept
+
     def _finish(self, keyframe: Keyframe) -> Update:
         if keyframe.twin is None:
             update = self._update(keyframe, "failed" if keyframe.failure else "final")
@@ -93,6 +101,15 @@ def _again(update: Update, keyframe: Keyframe) -> Update:
     assert keyframe.frame is not None
     # What was noted then does not happen again; why it failed, tracking has told this frame, too.
     return dataclasses.replace(update, frame=keyframe.frame, version=keyframe.version, message=keyframe.failure)
+
+
+def _moved(update: Update, moves: Moves) -> Update:
+    if update.frame.index > moves.last or update.points is None:
+        return update
+    (way,) = interpolate(moves.indices, moves.sim3, [update.frame.index])
+    xyz = moved(update.points.xyz, way).to(update.points.xyz.dtype)
+    c2w = None if update.c2w is None else way.apply_to_cameras(update.c2w)
+    return dataclasses.replace(update, points=Pointmap(xyz, update.points.conf), c2w=c2w)
 
 
 def _to_cpu(points: Pointmap) -> Pointmap:

@@ -17,16 +17,20 @@ from torch import Tensor
 
 from threer.errors import RunError
 from threer.pipelines.cameras import CameraTracker
+from threer.pipelines.refine.loops import Loop
+from threer.pipelines.refine.pose_graph import Edge
 from threer.pipelines.streaming.buffer import SceneBuffer
+from threer.pipelines.streaming.closing import Found, LoopCloser
 from threer.pipelines.streaming.emission import Emitter
 from threer.pipelines.streaming.networks import Networks
+from threer.pipelines.streaming.places import Place
 from threer.pipelines.streaming.preview import Previewer
 from threer.pipelines.streaming.schedule import Schedule
 from threer.pipelines.streaming.session import StreamingSession
 from threer.pipelines.streaming.state import Draws, Keyframe
 from threer.pipelines.streaming.tracking import Tracking
 from threer.pipelines.streaming.twins import Twins
-from threer.types import Frame, Pointmap, Update
+from threer.types import Frame, Pointmap, Sim3, Update
 
 CLASSES = {
     cls.__name__: cls
@@ -34,13 +38,19 @@ CLASSES = {
         StreamingSession,
         CameraTracker,
         Draws,
+        Edge,
         Emitter,
+        Found,
         Frame,
         Keyframe,
+        Loop,
+        LoopCloser,
+        Place,
         Pointmap,
         Previewer,
         SceneBuffer,
         Schedule,
+        Sim3,
         Tracking,
         Twins,
         Update,

@@ -7,13 +7,14 @@ buffer segments and the buffer itself are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from threer.config import StreamingConfig
 from threer.errors import ReconstructionError
+from threer.geometry.sim3_paths import interpolate
 from threer.pipelines.cameras import CameraTracker
 from threer.pipelines.interrupts import interrupts_wait
 from threer.pipelines.streaming.bootstrap import (
@@ -25,6 +26,7 @@ from threer.pipelines.streaming.bootstrap import (
     window,
 )
 from threer.pipelines.streaming.buffer import SceneBuffer
+from threer.pipelines.streaming.closing import LoopCloser
 from threer.pipelines.streaming.emission import Emitter
 from threer.pipelines.streaming.networks import Networks, StreamingModel
 from threer.pipelines.streaming.preview import Previewer
@@ -54,7 +56,12 @@ class StreamingSession:
 
     When ``push`` or ``finish`` raises, the updates that were ready by then are in ``unreturned``.
 
+    With ``loops`` an update `correction` may follow the finals of a round: it moves frames that came out before,
+    and the session has moved all that it keeps of them, so that later frames come out in the corrected world. Until
+    the first one, everything is as without.
+
     tracker  finds a camera for each final frame; None leaves cameras out
+    loops    watches for the camera's return; it needs a tracker
     trace    is told every decision as a small dict: random draws, windows, retrievals, registrations
     """
 
@@ -64,6 +71,7 @@ class StreamingSession:
         config: StreamingConfig | None = None,
         *,
         tracker: CameraTracker | None = None,
+        loops: LoopCloser | None = None,
         trace: Trace | None = None,
     ) -> None:
         self.config = config or StreamingConfig()
@@ -71,6 +79,7 @@ class StreamingSession:
         self._model = model
         self._networks = Networks(model, self.config, trace)
         self._emitter = Emitter(tracker)
+        self._loops = loops
         self._trace = trace
         self._draws = Draws(self.config, trace)
         self._keyframes: dict[int, Keyframe] = {}
@@ -105,6 +114,7 @@ class StreamingSession:
             "duplicates": self._emitter.duplicates,
             "tracking_lost": self._tracking.losses if self._tracking else 0,
             "tracking_found_again": self._tracking.recoveries if self._tracking else 0,
+            **({} if self._loops is None else {"loops": self._loops.report}),
         }
 
     def push(self, frame: Frame) -> list[Update]:
@@ -124,7 +134,8 @@ class StreamingSession:
             self._hopeless += 1
             return [self._emitter.hopeless(frame)]
         twin = self._twins.of(frame, self._count)
-        self._keyframes[self._count] = Keyframe(self._count, frame, (height, width), twin=twin, blank=blank)
+        keyframe = Keyframe(self._count, frame, (height, width), twin=twin, blank=blank, source=frame.index)
+        self._keyframes[self._count] = keyframe
         self._count += 1
         return self._run()
 
@@ -302,6 +313,7 @@ class StreamingSession:
         What an interrupt cut off here could not be made again, so it waits: for the cameras of one round.
         """
         ready = [self._keyframes[i] for i in indices]
+        told = len(self.unreturned)
         with interrupts_wait():
             self._next = indices.stop
             for update in self._emitter.finals(ready, self._keyframes.get(self._next)):
@@ -309,6 +321,23 @@ class StreamingSession:
             self._forget()
             for keyframe in ready:
                 keyframe.pack(self._networks.storage)
+        if self._loops is not None:
+            self._close_loops(self._loops, self.unreturned[told:])
+
+    def _close_loops(self, loops: LoopCloser, finals: Sequence[Update]) -> None:
+        assert self.stride is not None
+        for update in finals:
+            loops.look(update, self.stride)
+        with interrupts_wait():
+            moves = loops.moves(ending=self._ended and self._next == self._count)
+            if moves is None:
+                return
+            known = [k for k in self._keyframes.values() if k.world is not None]
+            ways = interpolate(moves.indices, moves.sim3, [keyframe.source for keyframe in known])
+            for keyframe, way in zip(known, ways, strict=True):
+                keyframe.move(way)
+            self._emitter.move(moves)
+            self.unreturned.append(Update("correction", finals[-1].frame, loops.corrections, moves=moves))
 
     def _forget(self) -> None:
         """Keep tokens of the frames in reach, everything of open segments and the buffer, nothing else."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from threer.config import StreamingConfig
-from threer.types import Frame, Pointmap, View
+from threer.types import Frame, Pointmap, Sim3, View
 
 Trace = Callable[[dict[str, Any]], None]
 Purpose = Literal["stride", "buffer"]
@@ -36,6 +36,7 @@ class Keyframe:
     twin        the earlier frame that this one repeats; it takes over that one's results
     blank       it shows nothing that a scene could begin with
     version     how many updates with points of this frame went out
+    source      its index in the source, of which the stream may not see all
     """
 
     index: int
@@ -51,10 +52,16 @@ class Keyframe:
     twin: int | None = None
     blank: bool = False
     version: int = 0
+    source: int = -1
 
     def register(self, world: Pointmap) -> None:
         self.world = world
         self.world_conf = float(world.conf.mean())
+
+    def move(self, by: Sim3) -> None:
+        """The world has changed: move what is known of this frame in it."""
+        if self.world is not None:
+            self.world = Pointmap(packed(moved(self.world.xyz, by), self.world.xyz.dtype), self.world.conf)
 
     def localize(self, local: Pointmap) -> None:
         self.local = local
@@ -87,6 +94,13 @@ def packed(values: Tensor, storage: torch.dtype) -> Tensor:
     """A copy of ``values`` in the precision ``storage``; what it cannot hold becomes the largest it can."""
     limit = torch.finfo(storage).max
     return values.clamp(-limit, limit).to(storage)  # always a copy: clamp never gives its input back
+
+
+def moved(points: Tensor, by: Sim3) -> Tensor:
+    """[..., 3] float64 ``points`` under a similarity; what is at the origin, which marks it as unknown, stays."""
+    R, t = torch.from_numpy(by.R).to(points.device), torch.from_numpy(by.t).to(points.device)
+    known = (points != 0).any(dim=-1, keepdim=True)
+    return torch.where(known, by.scale * points.double() @ R.T + t, 0.0)
 
 
 def stack_views(
