@@ -46,6 +46,8 @@ class NetworkConfig:
     conf_max: float = math.inf
     absolute_positions: bool = False
     """Add a fixed sine/cosine code of the position to the patch tokens."""
+    conv_stem: tuple[int, int, int, int] | None = None
+    """Widths of four halving stages of convolutions whose result is added to the patch tokens; None for none."""
     ray_prior: float | None = None
     """Tangent of half the field of view of the rays added to the linear head's raw points."""
     pixel_bias: bool = False
@@ -97,6 +99,8 @@ class NetworkConfig:
         if isinstance(given.get("dpt"), Mapping):
             dims = dict(given["dpt"])
             given["dpt"] = DPTDims(**dims | {"layers": tuple(dims["layers"])})
+        if given.get("conv_stem") is not None:
+            given["conv_stem"] = tuple(given["conv_stem"])
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,6 +128,7 @@ class Backbone(nn.Module):
                 config.mlp_ratio,
                 config.rope_base,
                 config.absolute_positions,
+                stem=config.conv_stem,
             )
             if encoder
             else None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from threer.nn.blocks import EncoderBlock
 from threer.nn.rope import BASE, rope_table
+from threer.nn.stem import ConvStem
 
 PATCH = 16
 
@@ -88,9 +89,10 @@ def sincos_positions(positions: Tensor, dim: int) -> Tensor:
 class PatchEmbed(nn.Module):
     """16×16 patches to tokens, row by row over the real image."""
 
-    def __init__(self, dim: int, channels: int = 3) -> None:
+    def __init__(self, dim: int, channels: int = 3, stem: Sequence[int] | None = None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, dim, kernel_size=PATCH, stride=PATCH)
+        self.stem = None if stem is None else ConvStem(dim, stem, channels)
 
     def forward(self, images: Tensor, transposed: Sequence[bool] = ()) -> Tensor:
         """images [B, channels, H, W] -> tokens [B, N, C]; samples flagged ``transposed`` are turned back first."""
@@ -104,8 +106,10 @@ class PatchEmbed(nn.Module):
         return tokens
 
     def _tokens(self, images: Tensor) -> Tensor:
-        tokens: Tensor = self.conv(images).flatten(2).transpose(1, 2)
-        return tokens
+        maps: Tensor = self.conv(images)
+        if self.stem is not None:
+            maps = maps + self.stem(images)
+        return maps.flatten(2).transpose(1, 2)
 
 
 class ViTEncoder(nn.Module):
@@ -124,12 +128,13 @@ class ViTEncoder(nn.Module):
         rope_base: float = BASE,
         absolute_positions: bool = False,
         channels: int = 3,
+        stem: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.head_dim = dim // heads
         self.rope_base = rope_base
         self.absolute_positions = absolute_positions
-        self.patch = PatchEmbed(dim, channels)
+        self.patch = PatchEmbed(dim, channels, stem)
         self.blocks = nn.ModuleList(EncoderBlock(dim, heads, mlp_ratio) for _ in range(depth))
 
     def forward(self, images: Tensor, layout: Layout) -> Tensor:

@@ -174,7 +174,9 @@ def _rules(family: str, init: Initialisation) -> list[Rule]:
 def _may_be_random(family: str, init: Initialisation, wanted: State, moved: State) -> tuple[str, ...]:
     """Prefixes of the tensors that need not be in the weights."""
     if family == init.family:
-        return tuple(name for name in wanted if "_head." in name) if init.new_head else ()
+        heads = tuple(name for name in wanted if "_head." in name) if init.new_head else ()
+        stem = any(".stem." in name for name in moved)  # weights that were trained without one start it at nothing
+        return heads if stem else (*heads, *(name for name in wanted if ".stem." in name))
     if init.family == "croco":
         return ("first_head.", "second_head.")
     if family in ("cut3r", "fast3r"):
