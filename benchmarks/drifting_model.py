@@ -6,6 +6,7 @@ the camera came back; and it takes those where they are said to be, so it follow
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from threer.config import InputSpec
 from threer.data.synthetic.clips import Clip
 from threer.geometry.procrustes import align_points
 from threer.geometry.projection import unproject
-from threer.types import FloatArray, Pointmap, Prediction, Sim3, View
+from threer.types import Checkpoint, FloatArray, Pointmap, Prediction, Sim3, View
 
 SURE = 10.0
 SIGNATURE = 8
@@ -35,7 +36,8 @@ class DriftingModel(torch.nn.Module):
     def __init__(self, clip: Clip, way: Sequence[Sim3], bend: float = 0.02, seed: int = 0) -> None:
         super().__init__()
         height, width = clip.depth.shape[1:]
-        self.input = InputSpec(max(height, width))
+        self.input = InputSpec(max(height, width), square=False, patch=math.gcd(height, width), allow_square=True)
+        self.checkpoint = Checkpoint("drifting", "none", (), "nothing learned")
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self._way = list(way)
         self._true = [Sim3(1.0, pose[:3, :3], pose[:3, 3]) for pose in clip.c2w.double().numpy()]

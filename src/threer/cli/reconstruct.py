@@ -126,6 +126,8 @@ def summarize(scene: Scene, out: Path, console: Console) -> None:
     ]
     if counts["failed"]:
         lines.append(("failed", f"{counts['failed']} frames could not be reconstructed"))
+    if closed := counts.get("correction"):
+        lines.append(("loops", f"closed, which moved earlier frames ({closed} corrections)"))
     lines += [("skipped", f"{skipped['name']}: {skipped['reason']}") for skipped in report["skipped"]]
     lines += [("note", note) for note in report["notes"]]
     lines += [
