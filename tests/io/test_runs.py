@@ -144,6 +144,7 @@ def test_products_at_the_end(tmp_path: Path) -> None:
         "final": 3,
         "failed": 1,
         "dropped": 1,
+        "correction": 0,
         "cameras_found": 2,
         "cameras_missing": 2,
         "points": len(cloud),
