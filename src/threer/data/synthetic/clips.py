@@ -11,6 +11,7 @@ from torch import Tensor
 
 from threer.data.synthetic.cameras import Motion, sample_paths
 from threer.data.synthetic.draws import Draws
+from threer.data.synthetic.edges import smooth_edges
 from threer.data.synthetic.lenses import draw_lenses
 from threer.data.synthetic.photometric import augment, develop, soften
 from threer.data.synthetic.raycast import Hits, cast
@@ -19,15 +20,13 @@ from threer.data.synthetic.sensor import record
 from threer.data.synthetic.shading import shade
 from threer.data.synthetic.styles import WALK, ClipStyle
 from threer.data.synthetic.textures import TextureBank, texture_bank
+from threer.data.synthetic.tiles import TILE, Views, to_frames
 from threer.data.synthetic.walks import sample_walks
-from threer.geometry.lens import undistort
 
-TILE = 8
 RAYS_AT_ONCE = 300_000
 INTERVAL = 0.2  # seconds between frames where the motion does not say
 BRIGHTEST = 8.0  # of linear light that a sensor is given: the sun in a window would ring through the blur
 _SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125))  # rotated grid
-_AROUND = ((-0.33, 0.17), (0.33, -0.17))  # beside the pixel's centre, where there are edges
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +139,8 @@ def render_scenes(
     room = torch.arange(count, device=device).repeat_interleave(frames)
     bank = texture_bank(device=str(device), photographs=style.room.photographs)
     distortion = scenes.distortion.to(device)
-    images, depth = _render(
-        scenes.rooms.to(device), bank, room, c2w.flatten(0, 1), K.flatten(0, 1), distortion[room], size, style
-    )
+    views = Views(size, c2w.flatten(0, 1), K.flatten(0, 1), distortion[room])
+    images, depth = _render(scenes.rooms.to(device), bank, room, views, style)
     images, depth = images.view(count, frames, *images.shape[1:]), depth.view(count, frames, height, width)
     if style.sensor is not None:
         images = record(images, depth, c2w, K, distortion, scenes.interval, style.sensor, scenes.generators)
@@ -170,7 +168,7 @@ def render_path(seed: int, c2w: Tensor, fov: float, size: tuple[int, int], style
     K = torch.tensor([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]).repeat(frames, 1, 1)
     rooms, number = stack_rooms([sample_room(seed, style.room)]), torch.zeros(frames, dtype=torch.int64)
     bank, pinhole = texture_bank(device="cpu", photographs=style.room.photographs), torch.zeros(2)
-    images, depth = _render(rooms, bank, number, c2w.float(), K, pinhole.expand(frames, 2), size, style)
+    images, depth = _render(rooms, bank, number, Views(size, c2w.float(), K, pinhole.expand(frames, 2)), style)
     return Clip(images, depth, c2w.float(), K, pinhole)
 
 
@@ -193,85 +191,37 @@ def _on(generator: torch.Generator, device: str | torch.device) -> torch.Generat
     return torch.Generator(device).manual_seed(seed)
 
 
-def _render(
-    rooms: Rooms,
-    bank: TextureBank,
-    room: Tensor,
-    c2w: Tensor,
-    K: Tensor,
-    distortion: Tensor,
-    size: tuple[int, int],
-    style: ClipStyle,
-) -> tuple[Tensor, Tensor]:
+def _render(rooms: Rooms, bank: TextureBank, room: Tensor, views: Views, style: ClipStyle) -> tuple[Tensor, Tensor]:
     """Images [n, 3, H, W] and depth [n, H, W] of n frames, a few frames at a time; linear light for a sensor."""
-    per_frame = size[0] * size[1] * (2 if style.antialias else 1)
+    per_frame = views.size[0] * views.size[1] * (2 if style.antialias is True else 1)
     chunk = max(1, RAYS_AT_ONCE // per_frame)
     pieces = [
-        _render_frames(rooms, bank, room[part], c2w[part], K[part], distortion[part], size, style)
-        for part in (slice(i, i + chunk) for i in range(0, len(room), chunk))
+        _render_frames(rooms, bank, room[first : first + chunk], views.part(first, first + chunk), style)
+        for first in range(0, len(room), chunk)
     ]
     return torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])
 
 
 def _render_frames(
-    rooms: Rooms,
-    bank: TextureBank,
-    room: Tensor,
-    c2w: Tensor,
-    K: Tensor,
-    distortion: Tensor,
-    size: tuple[int, int],
-    style: ClipStyle,
+    rooms: Rooms, bank: TextureBank, room: Tensor, views: Views, style: ClipStyle
 ) -> tuple[Tensor, Tensor]:
-    tiles = (size[0] // TILE) * (size[1] // TILE)
-    room_of_tile = room.repeat_interleave(tiles)
-    origin = c2w[:, :3, 3].repeat_interleave(tiles, dim=0)
-    pixel = (1 / K[:, 0, 0]).repeat_interleave(tiles)
+    of_tile = views.of_tiles(room)
+    origin, pixel = views.of_tiles(views.c2w[:, :3, 3]), views.of_tiles(1 / views.K[:, 0, 0])
 
-    def colours(rays: Tensor, hits: Hits, chosen: Tensor | slice = slice(None)) -> Tensor:
-        light = shade(rooms, bank, room_of_tile[chosen], origin[chosen], rays, hits, pixel[chosen])
+    def colours(rays: Tensor, hits: Hits) -> Tensor:
+        light = shade(rooms, bank, of_tile, origin, rays, hits, pixel, views.size)
         return light.clamp(0, BRIGHTEST) if style.sensor is not None else develop(light, style.exposure)
 
-    def beside(offset: tuple[float, float]) -> Tensor:
-        return _rays(c2w, K, distortion, size, offset)
-
-    centres = beside((0.0, 0.0))
-    hits = cast(rooms, room_of_tile, origin, centres)
-    if style.antialias == "edges":
-        shown = colours(centres, hits)
-        edges = (hits.part != hits.part[:, :1]).any(1).nonzero().squeeze(1)
-        for rays in (beside(offset)[edges] for offset in _AROUND):
-            shown[edges] += colours(rays, cast(rooms, room_of_tile[edges], origin[edges], rays), edges)
-        shown[edges] /= 1 + len(_AROUND)
-    elif style.antialias:
-        samples = [beside(offset) for offset in _SUBPIXELS]
-        shown = torch.stack([colours(rays, cast(rooms, room_of_tile, origin, rays)) for rays in samples]).mean(0)
+    centres = views.rays()
+    hits = cast(rooms, of_tile, origin, centres)
+    if style.antialias is True:
+        samples = [views.rays(offset) for offset in _SUBPIXELS]
+        shown = torch.stack([colours(rays, cast(rooms, of_tile, origin, rays)) for rays in samples]).mean(0)
     else:
         shown = colours(centres, hits)
-    # rays have camera z = 1, so the distance along them is z-depth
-    depth = _untile(hits.distance.unsqueeze(-1), size).squeeze(-1)
-    return _untile(shown, size).permute(0, 3, 1, 2).contiguous(), depth
-
-
-def _rays(c2w: Tensor, K: Tensor, distortion: Tensor, size: tuple[int, int], offset: tuple[float, float]) -> Tensor:
-    """World directions with camera z = 1 through the lenses, by tile: [n · tiles, TILE², 3]."""
-    width, height = size
-    n = len(c2w)
-    fx, cx, fy, cy = (K[:, i, j].view(-1, 1, 1, 1, 1) for i, j in ((0, 0), (0, 2), (1, 1), (1, 2)))
-    x = (torch.arange(width, device=c2w.device) + offset[0]).view(1, 1, width // TILE, 1, TILE) - cx
-    y = (torch.arange(height, device=c2w.device) + offset[1]).view(1, height // TILE, 1, TILE, 1) - cy
-    shape = (n, height // TILE, width // TILE, TILE, TILE)
-    seen = torch.stack([(x / fx).expand(shape), (y / fy).expand(shape)], -1).view(n, -1, 2)
-    if bool(distortion.any()):
-        seen = undistort(seen, distortion)
-    camera = torch.cat([seen, torch.ones_like(seen[..., :1])], -1)
-    world = camera @ c2w[:, :3, :3].transpose(1, 2)
-    return world.view(-1, TILE * TILE, 3)
-
-
-def _untile(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """[n · tiles, TILE², c] -> [n, H, W, c]."""
-    width, height = size
-    c = values.shape[-1]
-    grid = values.view(-1, height // TILE, width // TILE, TILE, TILE, c)
-    return grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, c)
+    pictures = to_frames(shown, views.size)
+    if style.antialias == "edges":
+        part = to_frames(hits.part.unsqueeze(-1), views.size).squeeze(-1)
+        pictures = smooth_edges(rooms, room, views, part, pictures, _SUBPIXELS)
+    depth = to_frames(hits.distance.unsqueeze(-1), views.size).squeeze(-1)
+    return pictures.permute(0, 3, 1, 2).contiguous(), depth

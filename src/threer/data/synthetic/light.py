@@ -15,56 +15,48 @@ from threer.data.synthetic.raycast import blocked, gap_within
 from threer.data.synthetic.rooms import LIGHTS, Rooms
 from threer.data.synthetic.textures import TextureBank
 
-SHADOW_RAYS = 2  # a pixel; a quad of pixels shares them, so that each sees eight places of the lamp
+LAMP_PLACES = 8  # of the main lamp that shadow rays go to
 _REACH = 0.18  # metres within which surfaces darken each other
 _SENT_ON = 0.75  # of the light that a room's faces send out, the share that furniture lets through
 _POLISHED = 0.04  # reflection of polished surfaces seen head on
 
 
 @lru_cache(maxsize=4)
-def _lamp_places(device: str) -> Tensor:
-    """[4, SHADOW_RAYS, 3] over the lower half of a flattened unit ball: what lamps hang from casts no shadow."""
-    number = torch.arange(4 * SHADOW_RAYS, device=device)
+def lamp_places(device: str) -> Tensor:
+    """[LAMP_PLACES, 3] over the lower half of a flattened unit ball: what lamps hang from casts no shadow."""
+    number = torch.arange(LAMP_PLACES, device=device)
     turn = number * (math.pi * (3 - math.sqrt(5)))
-    spread = ((number + 0.5) / len(number)).sqrt()
-    return torch.stack([spread * turn.cos(), 0.3 * (1 - spread), spread * turn.sin()], dim=-1).view(
-        4, SHADOW_RAYS, 3
-    )
+    spread = ((number + 0.5) / LAMP_PLACES).sqrt()
+    return torch.stack([spread * turn.cos(), 0.3 * (1 - spread), spread * turn.sin()], dim=-1)
 
 
-def main_lamp(rooms: Rooms, room: Tensor, points: Tensor, normal: Tensor) -> Tensor:
-    """Share of the first lamp [G, k, 1] that reaches points [G, k, 3] with normals [G, k, 3]."""
-    side = math.isqrt(points.shape[1])
-    lamp, disc = rooms.lamp[room, 0].unsqueeze(1), rooms.disc[room].view(-1, 1, 1)
-    number = torch.arange(points.shape[1], device=points.device)
-    member = 2 * (number // side % 2) + number % side % 2
-    places = _lamp_places(str(points.device))[member]
-    start = points + 1e-3 * normal
+def main_lamp(rooms: Rooms, room: Tensor, points: Tensor, normal: Tensor, places: Tensor | None = None) -> Tensor:
+    """Share of the first lamp [G, k, 1] that reaches points [G, k, 3] with normals [G, k, 3].
+
+    places [k, r, 3] of the unit lamp that each point sees; all of them when not given
+    """
+    if not bool(rooms.disc.any()):
+        places = points.new_zeros(1, 1, 3)
+    elif places is None:
+        places = lamp_places(str(points.device)).unsqueeze(0)
+    lamp = rooms.lamp[room, 0].unsqueeze(1)
     share = torch.zeros(points.shape[:2], device=points.device)
-    for ray in range(SHADOW_RAYS):
-        share += 1 - blocked(rooms, room, start, lamp + disc * places[:, ray]).float()
-    share = share / SHADOW_RAYS
-    if side % 2 == 0 and side * side == points.shape[1]:
-        share = _shared_by_quads(share, normal, side)
-    return share.unsqueeze(-1)
-
-
-def _shared_by_quads(share: Tensor, normal: Tensor, side: int) -> Tensor:
-    """[G, side²] means over quads of 2×2 pixels, among pixels that face the same way."""
-
-    def quads(values: Tensor) -> Tensor:  # [G, side², c] -> [G, side²/4, 4, c]
-        blocks = values.view(len(values), side // 2, 2, side // 2, 2, -1).transpose(2, 3)
-        return blocks.reshape(len(values), side * side // 4, 4, values.shape[-1])
-
-    facing = quads(normal)
-    alike = ((facing @ facing.mT) > 0.9).float()
-    mean = alike @ quads(share.unsqueeze(-1)) / alike.sum(-1, keepdim=True).clamp(min=1)
-    blocks = mean.view(len(share), side // 2, side // 2, 2, 2).transpose(2, 3)
-    return blocks.reshape(share.shape)
+    facing = ((lamp - points) * normal).sum(-1) > 0
+    some = facing.any(1).nonzero().squeeze(1)
+    if not len(some):
+        return share.unsqueeze(-1)
+    start = (points + 1e-3 * normal)[some].unsqueeze(2)
+    goal = lamp[some].unsqueeze(1) + rooms.disc[room[some]].view(-1, 1, 1, 1) * places
+    shape = (len(some), points.shape[1], places.shape[1], 3)
+    dark = blocked(rooms, room[some], start.expand(shape).flatten(1, 2), goal.expand(shape).flatten(1, 2))
+    share[some] = 1 - dark.view(shape[:3]).float().mean(-1)
+    return (share * facing).unsqueeze(-1)
 
 
 def openness(rooms: Rooms, room: Tensor, points: Tensor, normal: Tensor) -> Tensor:
     """Share of the ambient light [G, k, 1] that gets to points: less where another surface is close in front."""
+    if not bool(rooms.occlusion.any()):
+        return torch.ones_like(points[..., :1])
     gap = gap_within(rooms, room, points + _REACH * normal, _REACH)
     return (1 - rooms.occlusion[room].unsqueeze(1) * (1 - gap / _REACH).clamp(0, 1)).unsqueeze(-1)
 
@@ -85,27 +77,33 @@ def face_light(rooms: Rooms, bank: TextureBank) -> Tensor:
 
 
 def indirect(rooms: Rooms, faces: Tensor, room: Tensor, points: Tensor, normal: Tensor) -> Tensor:
-    """Ambient light [n, 3] at points [n, 3]: even, and from the faces that are near and in front.
+    """Ambient light [G, k, 3] at points [G, k, 3]: even, and from the faces that are near and in front.
 
-    room [n] int64, faces [S, 6, 3] as ``face_light`` gives them
+    room [G] int64, faces [S, 6, 3] as ``face_light`` gives them, normal [G, k, 3]
     """
-    size = rooms.size[room]
-    distance = torch.stack([size + points, size - points], dim=-1).flatten(1).clamp(min=0)  # -x +x -y +y -z +z
-    facing = torch.stack([-normal, normal], dim=-1).flatten(1)
-    weight = (0.5 + 0.5 * facing) / (0.3 + distance)
+    size = rooms.size[room].unsqueeze(1)
+    distance = torch.cat([size + points, size - points], dim=-1).clamp(min=0)  # -x -y -z +x +y +z
+    weight = (0.5 + 0.5 * torch.cat([-normal, normal], dim=-1)) / (0.3 + distance)
     weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
-    bounced = (weight.unsqueeze(-1) * faces[room]).sum(1)
-    share = rooms.bounce[room].unsqueeze(-1)
-    return torch.lerp(rooms.ambient[room], _SENT_ON * bounced, share)
+    bounced = weight @ _paired(faces[room])
+    share = rooms.bounce[room].view(-1, 1, 1)
+    return torch.lerp(rooms.ambient[room].unsqueeze(1), _SENT_ON * bounced, share)
 
 
-def surroundings(faces: Tensor, room: Tensor, normal: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-    """What polished surfaces reflect: light [n, 3] and its share [n, 1] (Schlick's Fresnel term)."""
+def surroundings(faces: Tensor, normal: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+    """What polished surfaces reflect: light [G, k, 3] and its share [G, k, 1] (Schlick's Fresnel term).
+
+    faces [G, 6, 3] of the group's room; normal, view [G, k, 3]
+    """
     cosine = (normal * view).sum(-1, keepdim=True)
     away = 2 * cosine * normal - view
-    weight = torch.stack([-away, away], dim=-1).flatten(1).clamp(min=0) ** 2
-    seen = (weight.unsqueeze(-1) * faces[room]).sum(1)
-    return seen, _POLISHED + (1 - _POLISHED) * (1 - cosine.clamp(0, 1)) ** 5
+    weight = torch.cat([-away, away], dim=-1).clamp(min=0) ** 2
+    return weight @ _paired(faces), _POLISHED + (1 - _POLISHED) * (1 - cosine.clamp(0, 1)) ** 5
+
+
+def _paired(faces: Tensor) -> Tensor:
+    """Faces in the order -x -y -z +x +y +z, from -x +x -y +y -z +z."""
+    return faces[:, [0, 2, 4, 1, 3, 5]]
 
 
 def lamps(
@@ -125,10 +123,10 @@ def lamps(
     """
     total, highlight = ambient, torch.zeros_like(points)
     for lamp in range(LIGHTS):
-        towards = rooms.lamp[room, lamp] - points
+        towards = rooms.lamp[:, lamp].index_select(0, room) - points
         squared = (towards * towards).sum(-1, keepdim=True)
         towards = towards * squared.clamp(min=1e-6).rsqrt()
-        power = rooms.power[room, lamp] / (1 + rooms.falloff[room].unsqueeze(-1) * squared)
+        power = rooms.power[:, lamp].index_select(0, room) / (1 + rooms.falloff[room].unsqueeze(-1) * squared)
         if lamp == 0:
             power = reached * power
         total = total + power * (normal * towards).sum(-1, keepdim=True).clamp(min=0)

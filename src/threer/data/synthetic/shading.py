@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from threer.data.synthetic import light
+from threer.data.synthetic.quads import light_of_quads
 from threer.data.synthetic.raycast import Hits, blocked, cast
 from threer.data.synthetic.rooms import BOX, CYLINDER, Rooms
 from threer.data.synthetic.textures import SIZE, TextureBank
@@ -16,20 +17,36 @@ _MIRRORED_AT_ONCE = 16_384  # rays
 
 
 def shade(
-    rooms: Rooms, bank: TextureBank, room: Tensor, origin: Tensor, direction: Tensor, hits: Hits, pixel: Tensor
+    rooms: Rooms,
+    bank: TextureBank,
+    room: Tensor,
+    origin: Tensor,
+    direction: Tensor,
+    hits: Hits,
+    pixel: Tensor,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Linear RGB [G, k, 3] seen along rays.
 
-    room [G] int64, origin [G, 3], direction [G, k, 3], pixel [G] angle of a pixel in radians (for the mip level)
+    room [G] int64, origin [G, 3], direction [G, k, 3], pixel [G] angle of a pixel in radians (for the mip level);
+    ``size`` (W, H) of the frames if the groups are all their tiles: shadows of rich rooms are then worked out for
+    quads of pixels, which is several times as fast
     """
-    colour = _shade_once(rooms, bank, room, origin, direction, hits, pixel)
+    colour = _shade_once(rooms, bank, room, origin, direction, hits, pixel, size)
     if rooms.rich:
         _mirror(rooms, bank, room, origin, direction, hits, pixel, colour)
     return colour
 
 
 def _shade_once(
-    rooms: Rooms, bank: TextureBank, room: Tensor, origin: Tensor, direction: Tensor, hits: Hits, pixel: Tensor
+    rooms: Rooms,
+    bank: TextureBank,
+    room: Tensor,
+    origin: Tensor,
+    direction: Tensor,
+    hits: Hits,
+    pixel: Tensor,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """As ``shade``, with mirrors dark."""
     points = origin.unsqueeze(1) + hits.distance.unsqueeze(-1) * direction  # [G, k, 3]
@@ -43,8 +60,9 @@ def _shade_once(
     normal = torch.where(facing < 0, -normal, normal)
 
     span = (hits.distance * direction.norm(dim=-1) * pixel.unsqueeze(1)).reshape(-1)
-    colour = _albedo(rooms, bank, rooms_of_ray, part, uv_metres, span / facing.squeeze(-1).abs().clamp(min=0.1))
-    gloss, glow = rooms.gloss[rooms_of_ray, part].unsqueeze(-1), rooms.glow[rooms_of_ray, part].unsqueeze(-1)
+    material = rooms_of_ray * rooms.tile.shape[1] + part
+    colour = _albedo(rooms, bank, material, uv_metres, span / facing.squeeze(-1).abs().clamp(min=0.1))
+    gloss, glow = (_of(values, material).unsqueeze(-1) for values in (rooms.gloss, rooms.glow))
     if not rooms.rich:
         shadow = blocked(rooms, room, points + 1e-3 * normal.view_as(points), rooms.lamp[room, 0]).reshape(-1, 1)
         reached = torch.where(shadow, SHADOW, 1.0)
@@ -53,17 +71,23 @@ def _shade_once(
         return (colour * lit + gloss * highlight + glow * colour).view(*shape, 3)
 
     faces = light.face_light(rooms, bank)
-    ambient = light.indirect(rooms, faces, rooms_of_ray, flat, normal)
-    ambient = ambient * light.openness(rooms, room, points, normal.view_as(points)).reshape(-1, 1)
-    reached = light.main_lamp(rooms, room, points, normal.view_as(points)).reshape(-1, 1)
-    reached = _DEEP + (1 - _DEEP) * reached
-    sheen = rooms.sheen[rooms_of_ray, part].unsqueeze(-1)
+    facing_us = normal.view_as(points)
+    ambient = light.indirect(rooms, faces, room, points, facing_us).reshape(-1, 3)
+    if size is None:
+        reached = light.main_lamp(rooms, room, points, facing_us)
+        openness = light.openness(rooms, room, points, facing_us)
+    else:
+        reached, openness = light_of_quads(rooms, room, points, facing_us, hits.part, size)
+    ambient = ambient * openness.reshape(-1, 1)
+    reached = _DEEP + (1 - _DEEP) * reached.reshape(-1, 1)
+    sheen = _of(rooms.sheen, material).unsqueeze(-1)
     lit, highlight = light.lamps(rooms, rooms_of_ray, flat, normal, view, ambient, reached, 24 + 200 * sheen)
-    seen, share = light.surroundings(faces, rooms_of_ray, normal, view)
+    seen, share = light.surroundings(faces[room], facing_us, view.view_as(points))
+    seen, share = seen.reshape(-1, 3), share.reshape(-1, 1)
     mirrored = sheen * share
     total = colour * lit * (1 - mirrored) + mirrored * seen
     total = total + (gloss + 2 * mirrored) * highlight + glow * colour
-    return (total * (1 - rooms.mirror[rooms_of_ray, part].unsqueeze(-1))).view(*shape, 3)
+    return (total * (1 - _of(rooms.mirror, material).unsqueeze(-1))).view(*shape, 3)
 
 
 def _mirror(
@@ -98,10 +122,9 @@ def _surface(rooms: Rooms, room: Tensor, part: Tensor, points: Tensor) -> tuple[
     count = rooms.kind.shape[1]
     is_face = part >= count
     index = part.clamp(max=count - 1)
-    rotation = rooms.rotation[room, index]
-    local = ((points - rooms.centre[room, index]).unsqueeze(1) @ rotation).squeeze(1)
-    half = rooms.half[room, index]
-    kind = rooms.kind[room, index]
+    row = room * count + index
+    rotation, half, kind = _of(rooms.rotation, row), _of(rooms.half, row), _of(rooms.kind, row)
+    local = ((points - _of(rooms.centre, row)).unsqueeze(1) @ rotation).squeeze(1)
 
     # Boxes: the axis on which the point is farthest out.
     axis = (local.abs() - half).argmax(-1)
@@ -139,16 +162,20 @@ def _two_axes(points: Tensor, axis: Tensor) -> Tensor:
     ).squeeze(-1)
 
 
-def _albedo(
-    rooms: Rooms, bank: TextureBank, room: Tensor, part: Tensor, uv_metres: Tensor, footprint: Tensor
-) -> Tensor:
-    """Surface colour [n, 3]; footprint [n] is the size of a pixel on the surface in metres."""
-    tile, turn = rooms.tile[room, part], rooms.turn[room, part]
+def _of(table: Tensor, row: Tensor) -> Tensor:
+    """Rows [n] int64 of a table [S, M, ...] whose first two dimensions are one; faster than by two indices."""
+    return table.flatten(0, 1).index_select(0, row)
+
+
+def _albedo(rooms: Rooms, bank: TextureBank, material: Tensor, uv_metres: Tensor, footprint: Tensor) -> Tensor:
+    """Surface colour [n, 3] of materials as in ``_of``; footprint [n] is the size of a pixel there in metres."""
+    tile, turn = _of(rooms.tile, material), _of(rooms.turn, material)
     cosine, sine = turn.cos(), turn.sin()
     u, v = uv_metres.unbind(-1)
     uv = torch.stack([cosine * u - sine * v, sine * u + cosine * v], dim=-1) / tile.unsqueeze(-1)
     level = (footprint / tile * SIZE).clamp(min=1e-6).log2()
-    return bank.colour(rooms.texture[room, part], uv + rooms.offset[room, part], level, rooms.colours[room, part])
+    uv = uv + _of(rooms.offset, material)
+    return bank.colour(_of(rooms.texture, material), uv, level, _of(rooms.colours, material))
 
 
 def _corners(size: Tensor, points: Tensor) -> Tensor:

@@ -81,8 +81,14 @@ class TextureBank:
         top, bottom = start + low[:, 1] * side, start + high[:, 1] * side
         left_x, right_x = low[:, 0], high[:, 0]
         fx, fy = fraction[:, :1], fraction[:, 1:]
-        upper = torch.lerp(self.texels[index, top + left_x], self.texels[index, top + right_x], fx)
-        lower = torch.lerp(self.texels[index, bottom + left_x], self.texels[index, bottom + right_x], fx)
+        texels, first = self.texels.flatten(0, 1), index * self.texels.shape[1]
+        top, bottom = first + top, first + bottom
+
+        def at(place: Tensor) -> Tensor:
+            return texels.index_select(0, place)
+
+        upper = torch.lerp(at(top + left_x), at(top + right_x), fx)
+        lower = torch.lerp(at(bottom + left_x), at(bottom + right_x), fx)
         return torch.lerp(upper, lower, fy)
 
 
