@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from threer.data.synthetic.raycast import blocked, gap_within
+from threer.data.synthetic.raycast import blocked, dot, gap_within
 from threer.data.synthetic.rooms import LIGHTS, Rooms
 from threer.data.synthetic.textures import TextureBank
 
@@ -41,7 +41,7 @@ def main_lamp(rooms: Rooms, room: Tensor, points: Tensor, normal: Tensor, places
         places = lamp_places(str(points.device)).unsqueeze(0)
     lamp = rooms.lamp[room, 0].unsqueeze(1)
     share = torch.zeros(points.shape[:2], device=points.device)
-    facing = ((lamp - points) * normal).sum(-1) > 0
+    facing = dot(lamp - points, normal) > 0
     some = facing.any(1).nonzero().squeeze(1)
     if not len(some):
         return share.unsqueeze(-1)
@@ -95,7 +95,7 @@ def surroundings(faces: Tensor, normal: Tensor, view: Tensor) -> tuple[Tensor, T
 
     faces [G, 6, 3] of the group's room; normal, view [G, k, 3]
     """
-    cosine = (normal * view).sum(-1, keepdim=True)
+    cosine = dot(normal, view).unsqueeze(-1)
     away = 2 * cosine * normal - view
     weight = torch.cat([-away, away], dim=-1).clamp(min=0) ** 2
     return weight @ _paired(faces), _POLISHED + (1 - _POLISHED) * (1 - cosine.clamp(0, 1)) ** 5
@@ -124,13 +124,13 @@ def lamps(
     total, highlight = ambient, torch.zeros_like(points)
     for lamp in range(LIGHTS):
         towards = rooms.lamp[:, lamp].index_select(0, room) - points
-        squared = (towards * towards).sum(-1, keepdim=True)
+        squared = dot(towards, towards).unsqueeze(-1)
         towards = towards * squared.clamp(min=1e-6).rsqrt()
         power = rooms.power[:, lamp].index_select(0, room) / (1 + rooms.falloff[room].unsqueeze(-1) * squared)
         if lamp == 0:
             power = reached * power
-        total = total + power * (normal * towards).sum(-1, keepdim=True).clamp(min=0)
+        total = total + power * dot(normal, towards).unsqueeze(-1).clamp(min=0)
         between = towards + view
         between = between / between.norm(dim=-1, keepdim=True).clamp(min=1e-6)
-        highlight = highlight + power * (normal * between).sum(-1, keepdim=True).clamp(min=0) ** sharpness
+        highlight = highlight + power * dot(normal, between).unsqueeze(-1).clamp(min=0) ** sharpness
     return total, highlight

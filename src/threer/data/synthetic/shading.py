@@ -7,7 +7,7 @@ from torch import Tensor
 
 from threer.data.synthetic import light
 from threer.data.synthetic.quads import light_of_quads
-from threer.data.synthetic.raycast import Hits, blocked, cast
+from threer.data.synthetic.raycast import Hits, blocked, cast, dot
 from threer.data.synthetic.rooms import BOX, CYLINDER, Rooms
 from threer.data.synthetic.textures import SIZE, TextureBank
 
@@ -56,7 +56,7 @@ def _shade_once(
     flat = points.reshape(-1, 3)
     normal, uv_metres = _surface(rooms, rooms_of_ray, part, flat)
     view = -(direction / direction.norm(dim=-1, keepdim=True)).reshape(-1, 3)
-    facing = (normal * view).sum(-1, keepdim=True)
+    facing = dot(normal, view).unsqueeze(-1)
     normal = torch.where(facing < 0, -normal, normal)
 
     span = (hits.distance * direction.norm(dim=-1) * pixel.unsqueeze(1)).reshape(-1)
