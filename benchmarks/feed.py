@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -28,7 +28,7 @@ from threer.training.schedule import make_optimizers
 from threer.training.sources import Feed
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--device", default="cpu")
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of the pictures; the recipe's when not given")
     parser.add_argument("--style", choices=("plain", "hand-held"), help="the recipe's when not given")
     parser.add_argument("--render-only", action="store_true", help="do not train")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     recipe = load_recipe(given.recipe)
     if given.style:

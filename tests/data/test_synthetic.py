@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from threer.data.synthetic import ClipStyle, render_clip, render_clips
+from threer.data.synthetic import WALK, ClipStyle, render_clip, render_clips
 from threer.data.synthetic.photometric import augment
 from threer.data.synthetic.raycast import blocked, cast, clearance
 from threer.data.synthetic.rooms import BOX, CYLINDER, MAX_PARTS, SPHERE, Rooms, sample_room, stack_rooms
@@ -18,6 +18,18 @@ from threer.geometry.transforms import apply, relative_pose
 
 PLAIN = ClipStyle(colour=0.0)
 SEEDS = range(20, 26)
+# of clips 3 and 12, two frames of 48×32, before rooms could be lived in: mean colour, depth, pose and K; deviation
+# of the last frame's colours
+AS_THEY_WERE = {
+    "default": (
+        ClipStyle(),
+        [[0.69207, 2.55506, 0.01001, 18.28282, 0.18729], [0.45915, 2.71928, 0.16146, 13.9164, 0.11575]],
+    ),
+    "walk": (
+        WALK,
+        [[0.5616, 3.02286, 0.00414, 13.68205, 0.13231], [0.32528, 2.4316, 0.28224, 13.68205, 0.06316]],
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +132,16 @@ def test_a_seed_fixes_the_clip_whatever_it_is_rendered_with(clips) -> None:  # t
     again = render_clips([SEEDS[2]], 6, (64, 48), PLAIN)
     assert torch.equal(alone.images, again.images)
     assert not torch.allclose(clips.depth[1], clips.depth[2])
+
+
+@pytest.mark.parametrize("name", AS_THEY_WERE)
+def test_clips_of_plain_rooms_stay_as_they_were(name: str) -> None:
+    style, stored = AS_THEY_WERE[name]
+    clips = render_clips([3, 12], 2, (48, 32), style)
+    for index, expected in enumerate(stored):
+        clip = clips.clip(index)
+        found = [float(x.double().mean()) for x in (clip.images, clip.depth, clip.c2w, clip.K)]
+        assert [*found, float(clip.images[-1].std())] == pytest.approx(expected, abs=2e-4)
 
 
 def test_intrinsics_follow_the_field_of_view() -> None:

@@ -202,7 +202,11 @@ def test_points_of_hand_held_clips_go_through_their_lenses(monkeypatch: pytest.M
     pool = RoomPool(hand_held(clutter=(0.0, 0.0)), PoolPlan(1, 1), 1, [0])
     pool.advance(0)
     batch = pool.draw(3, Request(2, (32, 32), Roles()), 0, generator())
-    assert torch.equal(batch.distortion, torch.tensor([0.2, 0.0]).expand(3, 2, 2))
+    middle = batch.K[:, :, :2, 2]
+    corner = torch.maximum(middle, 31 - middle) / batch.K[:, :, [0, 1], [0, 1]]
+    at_the_corner = batch.distortion[..., 0] * corner.square().sum(-1)
+    torch.testing.assert_close(at_the_corner, torch.full((3, 2), 0.2), atol=1e-4, rtol=0)
+    assert not batch.distortion[..., 1].any()
     room = sample_room(pool._first_seed)
     world = apply(batch.c2w, batch.camera).flatten(0, 3)
     assert clearance(room, torch.zeros(1, dtype=torch.long), world[None]).abs().max() < 0.02  # depth is 16-bit
@@ -237,6 +241,8 @@ def test_settings_of_hand_held_clips_are_checked() -> None:
     assert style_of(hand_held(fov=(50.0, 60.0)).synthetic).fov == (50.0, 60.0)
     assert style_of(hand_held().synthetic).fov == HAND_HELD.fov
     assert style_of(RECIPE.synthetic).fov == PLAIN_FOV
+    usual, short = (style_of(hand_held(frames=frames).synthetic).motion.rate for frames in (20, 8))
+    assert (usual, short) == ((3.0, 10.0), (1.5, 5.0)), "half the frames last as long"
     with pytest.raises(ThreerError, match="no such folder of textures"):
         style_of(hand_held(textures="nowhere").synthetic)
     with pytest.raises(ThreerError, match="textures are for style 'hand-held'"):

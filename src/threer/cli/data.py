@@ -78,7 +78,7 @@ class Preview:
     """Which data set it is; guessed from its layout when not given."""
     rows: int = 6
     """Scenes."""
-    columns: int = 6
+    columns: int = 4
     """Views of each."""
     seed: int = 0
     """Of the first generated room."""

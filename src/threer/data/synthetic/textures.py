@@ -105,9 +105,14 @@ def texture_bank(seed: int = 0, device: str = "cpu", photographs: Sequence[str] 
     ``photographs`` is a tuple of image files. Raises SourceError for one that cannot be read.
     """
     shown = _mipmaps(load_photographs(photographs), device) if photographs else None
+    return replace(_drawn_bank(seed, device), photographs=shown)
+
+
+@lru_cache(maxsize=4)
+def _drawn_bank(seed: int, device: str) -> TextureBank:
     generator = torch.Generator().manual_seed(seed)
     maps = torch.stack([_draw(STYLES[t % len(STYLES)], generator) for t in range(COUNT)])  # [T, 2, S, S]
-    return replace(_mipmaps(maps, device), photographs=shown)
+    return _mipmaps(maps, device)
 
 
 def _mipmaps(maps: Tensor, device: str) -> TextureBank:
