@@ -12,7 +12,8 @@ import numpy as np
 
 from threer.config import SourceConfig
 from threer.errors import SourceError
-from threer.io.frames import FrameSource, SkippedFrame, digest
+from threer.io.exif import PhotoFocal, read_focal
+from threer.io.frames import FrameSource, RawFrame, SkippedFrame, digest
 from threer.io.images import IMAGE_SUFFIXES, RGBImage, load_image
 
 IMAGES_LOOKED_FOR = "images are files that end in " + ", ".join(sorted(IMAGE_SUFFIXES))
@@ -49,6 +50,7 @@ class ImageFiles(FrameSource):
         self.name = name
         self.paths = tuple(paths)
         self.names = relative_names(paths)
+        self._files = dict(zip(self.names, self.paths, strict=True))
         self.expected = min(len(paths), config.max_frames or len(paths))
         self.is_sequence = numbered_like_a_sequence(self.names)
 
@@ -63,6 +65,9 @@ class ImageFiles(FrameSource):
 
     def fingerprint(self) -> str:
         return digest(self.names, [_size(path) for path in self.paths])
+
+    def focal_of(self, raw: RawFrame) -> PhotoFocal:
+        return read_focal(self._files[raw.name])
 
     def _why_nothing(self) -> str:
         first = self.skipped[0].reason

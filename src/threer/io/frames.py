@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from threer.config import InputSpec, SourceConfig
 from threer.errors import SourceError
+from threer.io.exif import PhotoFocal
 from threer.io.images import RGBImage, prepare_image
 from threer.io.intrinsics import Undistortion, with_known_lens
 from threer.types import Frame
@@ -128,6 +129,10 @@ class FrameSource(ABC):
     def fingerprint(self) -> str | None:
         """The same for the same frames, read again later; None if they cannot be read again."""
         return None
+
+    def focal_of(self, raw: RawFrame) -> PhotoFocal:
+        """What the file of a frame says about its focal length; nothing, where frames are not photos."""
+        return PhotoFocal()
 
     @abstractmethod
     def _pictures(self) -> Generator[tuple[float, str, RGBImage], None, None]:

@@ -44,7 +44,7 @@ def load_image(path: str | Path) -> RGBImage:
     """Upright RGB [H, W, 3] of an image file. Raises `SourceError` if there is none or it is damaged."""
     path = Path(path)
     if path.suffix.lower() in HEIC_SUFFIXES:
-        _register_heic(path)
+        register_heic(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -72,7 +72,8 @@ def check_picture(image: Any) -> RGBImage:
     return array
 
 
-def _register_heic(path: Path) -> None:
+def register_heic(path: Path) -> None:
+    """Let Pillow open HEIC photos, as ``path`` is one. Raises `SourceError` without the package that it takes."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:

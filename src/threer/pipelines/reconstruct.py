@@ -290,7 +290,7 @@ def _stream(
                 at_work.add(frame.index)
                 with clock("reconstruction"):
                     if isinstance(session, ClassicalSession):
-                        session.look(raw.image)
+                        session.look(raw.image, frames.focal_of(raw))
                     updates = session.push(frame)
                 deliver(updates)
                 if saver.due and isinstance(session, StreamingSession):

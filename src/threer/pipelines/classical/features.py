@@ -71,7 +71,10 @@ class FeatureStore:
             except RuntimeError:  # how pycolmap reports a file that is no database
                 raise RunError(f"{self.path} is damaged: remove it, its features are then found anew") from None
             self._ids = {image.name: image.image_id for image in self._database.read_all_images()}
-            self._cameras = {(c.width, c.height): c.camera_id for c in self._database.read_all_cameras()}
+            self._cameras = {
+                (c.width, c.height, float(c.params[0]) if c.has_prior_focal_length else None): c.camera_id
+                for c in self._database.read_all_cameras()
+            }
 
     def add(self, picture: RGBImage) -> int:
         """The id of a picture [H, W, 3], upright; its features are found if they are not known."""
@@ -80,7 +83,7 @@ class FeatureStore:
             keypoints, descriptors = self._extract(picture)
             height, width = picture.shape[:2]
             colmap = pycolmap()
-            image = colmap.Image(name=name, camera_id=self._camera(width, height))
+            image = colmap.Image(name=name, camera_id=self._camera(width, height, None))
             with colmap.DatabaseTransaction(self._database):
                 image.image_id = self._database.write_image(image)
                 frame = colmap.Frame(rig_id=image.camera_id)
@@ -90,6 +93,32 @@ class FeatureStore:
                 self._database.write_descriptors(image.image_id, descriptors)
             self._ids[name] = image.image_id
         return int(self._ids[name])
+
+    def begins_with(self, image: int) -> float | None:
+        """The focal length that a picture's camera is known to have, or said to; None for a guess."""
+        camera = self._database.read_camera(self.camera(image))
+        return float(camera.params[0]) if camera.has_prior_focal_length else None
+
+    def camera(self, image: int) -> int:
+        """The id of a picture's camera."""
+        return int(self._database.read_image(image).camera_id)
+
+    def begin_with(self, focals: Mapping[int, float | None]) -> None:
+        """Focal lengths in pixels, not to be far from, for pictures of unknown ones; None for a guess.
+
+        Pictures of one size and focal length share a camera from now on. What matches stays as it is.
+        """
+        colmap = pycolmap()
+        for image_id, focal in focals.items():
+            image = self._database.read_image(image_id)
+            camera = self._database.read_camera(image.camera_id)
+            wanted = self._camera(camera.width, camera.height, focal)
+            image.camera_id = wanted
+            frame = colmap.Frame(rig_id=wanted, frame_id=image.frame_id)
+            frame.add_data_id(image.data_id)
+            with colmap.DatabaseTransaction(self._database):
+                self._database.update_frame(frame)
+                self._database.update_image(image)
 
     def name(self, image: int) -> str:
         """By which the database knows a picture."""
@@ -148,23 +177,25 @@ class FeatureStore:
         keypoints[:, 2] /= shrink
         return keypoints, descriptors
 
-    def _camera(self, width: int, height: int) -> int:
-        if (width, height) in self._cameras:
-            return int(self._cameras[width, height])
+    def _camera(self, width: int, height: int, focal: float | None) -> int:
+        """The id of the camera of a size, and of a focal length to begin with where one is known roughly."""
+        K = self.intrinsics
+        focal = focal if K is None else float(K[0, 0])
+        if (width, height, focal) in self._cameras:
+            return int(self._cameras[width, height, focal])
         colmap = pycolmap()
-        if self.intrinsics is None:
-            model, focal = "SIMPLE_PINHOLE", GUESSED_FOCAL * max(width, height)
-            params = [focal, width / 2, height / 2]
+        if K is None:
+            start = GUESSED_FOCAL * max(width, height) if focal is None else focal
+            model, params = "SIMPLE_PINHOLE", [start, width / 2, height / 2]
         else:
-            K = self.intrinsics
             model, params = "PINHOLE", [K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5]
         camera = colmap.Camera(model=model, width=width, height=height, params=params)
-        camera.has_prior_focal_length = self.intrinsics is not None
+        camera.has_prior_focal_length = focal is not None
         camera.camera_id = self._database.write_camera(camera)
         rig = colmap.Rig(rig_id=camera.camera_id)
         rig.add_ref_sensor(camera.sensor_id)
         self._database.write_rig(rig, use_rig_id=True)
-        self._cameras[width, height] = camera.camera_id
+        self._cameras[width, height, focal] = camera.camera_id
         return int(camera.camera_id)
 
     def _keep_if_same(self, key: Mapping[str, Any]) -> None:

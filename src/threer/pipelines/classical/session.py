@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from threer.config import ClassicalConfig, InputSpec
 from threer.errors import ReconstructionError
 from threer.io.atomic import write_json
+from threer.io.exif import PhotoFocal
 from threer.io.images import RGBImage
 from threer.pipelines.classical.depth import DenseDepth
 from threer.pipelines.classical.features import FeatureStore
-from threer.pipelines.classical.mapping import Mapped, map_images
+from threer.pipelines.classical.mapping import Mapped
 from threer.pipelines.classical.matching import choose_pairs, match
 from threer.pipelines.classical.model import SparseModel, as_sparse_model, normalise
+from threer.pipelines.classical.photos import left_aside, map_photos
 from threer.pipelines.sessions import Progress
 from threer.types import Checkpoint, FloatArray, Frame, Pointmap, Update
 
@@ -75,6 +77,7 @@ class ClassicalSession:
         self._frames: list[Frame] = []
         self._pictures: list[Tensor] = []  # [3, H, W] uint8
         self._ids: list[int] = []
+        self._focals: list[PhotoFocal] = []
         self._seen: RGBImage | None = None
         self._ended = False
         self._report: dict[str, Any] = {}
@@ -84,9 +87,13 @@ class ClassicalSession:
         """How the mapping went: every attempt, what its models were worth, and what is left out."""
         return {"method_name": NAME, **self._report}
 
-    def look(self, picture: RGBImage) -> None:
-        """Show the original [H, W, 3] of the frame that is pushed next: features want its full resolution."""
+    def look(self, picture: RGBImage, focal: PhotoFocal | None = None) -> None:
+        """Show the original [H, W, 3] of the frame that is pushed next: features want its full resolution.
+
+        focal  where the search for its focal length begins, unless intrinsics are known
+        """
         self._seen = picture
+        self._focals = [*self._focals[: len(self._frames)], focal or PhotoFocal()]
 
     def push(self, frame: Frame) -> list[Update]:
         """Take the next frame, whose original was shown to `look`. Raises RunError where the disk refuses."""
@@ -139,11 +146,14 @@ class ClassicalSession:
             store, distinct, in_order=self._in_order, all_up_to=config.all_pairs_up_to, similar=config.similar
         )
         match(store, pairs, seed=config.mapping_seed, progress=self._progress)
-        mapped = map_images(store, distinct, seed=config.mapping_seed, progress=self._progress)
+        focals = dict(zip(self._ids, self._focals, strict=True))
+        mapped, notes = map_photos(store, focals, seed=config.mapping_seed, progress=self._progress)
         placed = set(mapped.model.reg_image_ids())
         normalise(mapped.model, next(image for image in self._ids if image in placed))
         model = as_sparse_model(mapped.model)
-        self._describe(mapped, model)
+        if self._intrinsics is None:
+            notes += left_aside([frame.name for frame in self._frames], self._focals)
+        self._describe(mapped, model, notes)
         if self.folder is not None:
             self._keep(store, mapped.model)
         yield from self._placed(model)
@@ -172,7 +182,7 @@ class ClassicalSession:
                 world: Pointmap | None = None if local is None else dense.world(row, local)
             yield Update("final", shown, points=world, local=local, c2w=model.c2w[row], K=model.K[row])
 
-    def _describe(self, mapped: Mapped, model: SparseModel) -> None:
+    def _describe(self, mapped: Mapped, model: SparseModel, more: list[str]) -> None:
         placed = sum(image in set(model.images) for image in self._ids)
         outcome = mapped.chosen
         notes = []
@@ -194,7 +204,7 @@ class ClassicalSession:
             "repeated_pictures": len(self._ids) - len(set(self._ids)),
             "sparse_points": len(model.points),
             "focal_px": sorted(focals),
-            "notes": notes,
+            "notes": [*notes, *more],
         }
 
     def _keep(self, store: FeatureStore, model: Any) -> None:
