@@ -183,16 +183,20 @@ def measure(clip: Clip, out: Path, drift: Drift, config: LoopConfig) -> tuple[Sc
     return scene, closing, figures
 
 
-def new_session(clip: Clip, drift: Drift, loops: LoopCloser | None, radius: int = 5) -> StreamingSession:
-    """A stream of the clip through a network that drifts."""
-    model = DriftingModel(clip, list(drifting_way(clip, drift, np.random.default_rng(0))), drift.depth)
+def network(clip: Clip, drift: Drift) -> DriftingModel:
+    """One that knows the clip, and drifts."""
+    return DriftingModel(clip, list(drifting_way(clip, drift, np.random.default_rng(0))), drift.depth)
+
+
+def new_session(clip: Clip, model: DriftingModel, loops: LoopCloser | None, radius: int = 5) -> StreamingSession:
+    """A stream of the clip through its `network`."""
     config = StreamingConfig(stride=2, radius=radius, init_min_conf=0)
     return StreamingSession(model, config, tracker=CameraTracker(clip.K[0].double().numpy()), loops=loops)
 
 
 def stream(clip: Clip, out: Path, drift: Drift, loops: LoopCloser | None) -> tuple[Scene, dict[str, object]]:
     """Stream the clip into a run; what it cost, and when corrections came."""
-    session = new_session(clip, drift, loops)
+    session = new_session(clip, network(clip, drift), loops)
     writer = RunWriter(out, {"method": "drifting"}, overwrite=True, precision="float32")
     spent, longest, corrections = 0.0, 0.0, []
     for k in range(len(clip) + 1):

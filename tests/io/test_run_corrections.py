@@ -17,6 +17,7 @@ from threer.geometry.sim3_paths import exp, interpolate, log
 from threer.io.cameras import read_cameras
 from threer.io.ply import read_ply
 from threer.io.runs import Progress, RunWriter, Scene
+from threer.io.runs.placing import Placement, place, unplace
 from threer.io.trajectory import read_tum
 from threer.types import Moves, Sim3, Update
 
@@ -127,10 +128,70 @@ def test_corrections_come_in_order_once_and_go_with_the_run(tmp_path: Path) -> N
         RunWriter(tmp_path / "run", {}, resume=Progress(0, 2, {"correction": 1}))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 9, "corrections": []}'])
-def test_what_cannot_be_read_is_said(tmp_path: Path, text: str) -> None:
+def test_a_run_that_dies_before_its_first_chunk_is_there_and_goes_on(tmp_path: Path) -> None:
+    """A correction is on disk at once, frames with their chunk."""
+    writer = RunWriter(tmp_path / "run", {})
+    write(writer, 6)
+    writer.close()  # killed
+    scene = Scene.open(tmp_path / "run")
+    assert len(scene) == 0
+    assert len(scene.corrections) == 1
+    again = RunWriter(tmp_path / "run", {}, resume=Progress(), precision="float32")
+    write(again)
+    assert again.finish("complete", {}).report["counts"]["correction"] == 2
+
+
+@pytest.mark.parametrize("error", [RunError, KeyboardInterrupt])
+def test_no_frame_is_on_disk_without_a_correction_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """The disk refuses, or Ctrl-C comes, while a correction is written: it is written before the next chunk."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    writer = RunWriter(tmp_path / "run", {}, precision="float32", chunk=4)
+    write(writer, 5)
+    writer.on(make_update(5))
+    with monkeypatch.context() as patch:
+        patch.setattr("threer.io.runs.writer.write_corrections", refuse)
+        with pytest.raises(error):
+            writer.on(FIRST)
+        writer.on(make_update(6))
+        with pytest.raises(error):
+            writer.on(make_update(7))
+        assert len(Scene.open(tmp_path / "run")) == 4
+    writer.on(make_update(8))
+    assert len(Scene.open(tmp_path / "run")) == 8
+    scene = writer.finish("failed", {})
+    assert FIRST.moves is not None
+    for k in (0, 5, 6, 8):
+        move = interpolate(FIRST.moves.indices, FIRST.moves.sim3, [k])[0] if k <= 5 else None
+        close_to(make_update(k).points.xyz.numpy(), move, scene.frame(k).points)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("camera", [True, False])
+def test_scale_comes_on_top_of_corrections(tmp_path: Path, camera: bool) -> None:
+    writer = RunWriter(tmp_path / "run", {}, precision="float32")
+    for k in range(10):
+        writer.on(make_update(k, camera=camera or k != 2))
+    writer.on(FIRST)
+    before = writer.finish("complete", {})
+    metres = sim3(7)
+    scene = place(tmp_path / "run", Placement(metres, "a test"))
+    for k in range(10):
+        close_to(before.frame(k).points, metres, scene.frame(k).points)
+        np.testing.assert_allclose(scene.frame(k).c2w[:3, 3], metres.apply(before.frame(k).c2w[:3, 3]))
+    assert scene.cameras.found.tolist() == [camera or k != 2 for k in range(10)]
+    np.testing.assert_allclose(read_cameras(tmp_path / "run" / "cameras.json").cameras.c2w, scene.cameras.c2w)
+    back = unplace(tmp_path / "run")
+    np.testing.assert_array_equal(back.cameras.c2w, before.cameras.c2w)
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b'{"format": 1}', b'{"format": 9, "corrections": []}', b"\xff"])
+def test_what_cannot_be_read_is_said(tmp_path: Path, text: bytes) -> None:
     write_run(tmp_path / "run", range(2))
-    (tmp_path / "run" / "corrections.json").write_text(text)
+    (tmp_path / "run" / "corrections.json").write_bytes(text)
     with pytest.raises(RunError, match=r"corrections\.json"):
         Scene.open(tmp_path / "run")
     assert len(Scene.open(tmp_path / "run", corrected=False)) == 2

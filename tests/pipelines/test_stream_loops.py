@@ -19,7 +19,8 @@ from PIL import Image
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from loop_closure import Drift, as_frame, drifting_way, new_session, round_trip, truth
+from drifting_model import DriftingModel
+from loop_closure import Drift, as_frame, drifting_way, network, new_session, round_trip, truth
 
 import threer
 from threer.cli.reconstruct import summarize
@@ -34,6 +35,7 @@ from threer.pipelines.saving import RunSaver
 from threer.pipelines.streaming import StreamingSession
 from threer.pipelines.streaming import closing as stream_closing
 from threer.pipelines.streaming.closing import LoopCloser
+from threer.pipelines.streaming.places import find_features
 from threer.types import Moves, Pointmap, Sim3, Trajectory, Update
 
 DRIFT = Drift(turn=0.3, growth=0.005)
@@ -41,14 +43,22 @@ CONFIG = LoopConfig(gap=12)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_pixels() -> Iterator[None]:
-    """Poses from every third row and column: they are most of the time otherwise."""
+def quick() -> Iterator[None]:
+    """Poses from every third row and column, features of each picture once: they are most of the time otherwise."""
 
     def sparse(xyz: torch.Tensor, conf: torch.Tensor, K: np.ndarray, **settings: Any) -> Any:
         return camera_from_pointmap(xyz[::3, ::3], conf[::3, ::3], K / [[3], [3], [1]], **settings)
 
+    found: dict[bytes, Any] = {}
+
+    def known(picture: np.ndarray) -> Any:
+        if picture.tobytes() not in found:
+            found[picture.tobytes()] = find_features(picture)
+        return found[picture.tobytes()]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("threer.pipelines.cameras.camera_from_pointmap", sparse)
+        patch.setattr("threer.pipelines.streaming.places.find_features", known)
         yield
 
 
@@ -57,8 +67,13 @@ def clip() -> Clip:
     return round_trip(4, 64, (160, 120), dataclasses.replace(WALK, antialias=False))
 
 
+@cache
+def model() -> DriftingModel:
+    return network(clip(), DRIFT)
+
+
 def session(loops: bool = True) -> StreamingSession:
-    return new_session(clip(), DRIFT, LoopCloser(CONFIG) if loops else None, radius=1)
+    return new_session(clip(), model(), LoopCloser(CONFIG) if loops else None, radius=1)
 
 
 def run(walk: StreamingSession, frames: range = range(64)) -> list[Update]:
@@ -137,9 +152,8 @@ def test_a_run_that_is_cut_off_and_resumed_ends_as_one_that_was_left_alone(
     folder.mkdir()
     for k, image in enumerate(clip().images):
         Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / f"{k:04d}.png")
-    model = session(loops=False)._model
     monkeypatch.setattr("threer.pipelines.reconstruct.draw_preview", lambda scene: None)
-    monkeypatch.setattr("threer.pipelines.reconstruct.load_method", lambda *_: (Choice("slam3r", "test"), model))
+    monkeypatch.setattr("threer.pipelines.reconstruct.load_method", lambda *_: (Choice("slam3r", "test"), model()))
     monkeypatch.setattr("threer.pipelines.reconstruct.make_session", lambda *_, **__: session())
     looks = itertools.count()
     monkeypatch.setattr(RunSaver, "due", property(lambda _: next(looks) == 57))
@@ -228,7 +242,7 @@ def test_a_lone_loop_is_not_believed() -> None:
 
 def test_a_stream_without_drift_is_left_alone() -> None:
     exact = Drift(turn=0, turn_noise=0, place=0, growth=0, depth=0)
-    walk = new_session(clip(), exact, LoopCloser(CONFIG), radius=1)
+    walk = new_session(clip(), network(clip(), exact), LoopCloser(CONFIG), radius=1)
     assert {update.kind for update in run(walk)} == {"final"}
     assert walk.report["loops"]["found"] > 0
 

@@ -29,7 +29,7 @@ def read_corrections(folder: Path) -> list[Moves]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
     try:
         said = json.loads(text)
@@ -79,6 +79,8 @@ def moves_of(corrections: Sequence[Moves], indices: npt.NDArray[np.integer]) -> 
 
 def moved_cameras(c2w: FloatArray, moves: Sequence[Sim3 | None]) -> FloatArray:
     """[N, 4, 4] cameras, each moved by its own similarity."""
-    return np.stack(
-        [pose if by is None else by.apply_to_cameras(pose) for pose, by in zip(c2w, moves, strict=True)]
-    )
+    moved = np.array(c2w)
+    for row, by in enumerate(moves):
+        if by is not None:
+            moved[row] = by.apply_to_cameras(moved[row])
+    return moved

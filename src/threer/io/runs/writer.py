@@ -122,6 +122,7 @@ class RunWriter:
         self._dropped = 0
         self._corrections: list[Moves] = []  # all that are on disk
         self._corrections_came = 0
+        self._corrections_written = True
         self._run = {
             "format": layout.FORMAT,
             "state": "running",
@@ -196,14 +197,20 @@ class RunWriter:
             self._close_chunk()
 
     def _correct(self, update: Update) -> None:
-        """At once: whoever reads frames that come after it must not miss it."""
+        """On disk at once, or else before any frame that comes later: who reads those must not miss it."""
         if update.moves is None or update.version != self._corrections_came + 1:
             raise ValueError(f"correction {update.version} is not the next after {self._corrections_came}")
         ahead = self._corrections[update.version :]  # of before `resume`, about frames that are still on disk
+        self._corrections_written = False
         self._corrections = [*self._corrections[: update.version - 1], update.moves, *ahead]
-        write_corrections(self.out, self._corrections)
         self._corrections_came = update.version
         self._cameras_written = 0  # they are written anew with the next chunk
+        self._write_corrections()
+
+    def _write_corrections(self) -> None:
+        if not self._corrections_written:
+            write_corrections(self.out, self._corrections)
+            self._corrections_written = True
 
     def sync(self) -> Progress:
         """Bring every frame that came so far to disk; returns from where a later writer can `resume`."""
@@ -252,6 +259,7 @@ class RunWriter:
         return len(self._open.rows) >= self.chunk or (len(self._open.rows) + 1) * size > _CHUNK_BYTES
 
     def _close_chunk(self) -> None:
+        self._write_corrections()
         if self._indices_on_disk() != self._open.indices:
             self._write_rows()
         self._open = _OpenChunk(self._open.number + 1)
@@ -260,6 +268,7 @@ class RunWriter:
 
     def _write_open_chunk(self) -> None:
         """Unless all its frames are on disk, be it with others from before `resume` that will come again."""
+        self._write_corrections()
         indices = self._open.indices
         if self._indices_on_disk()[: len(indices)] != indices:
             self._write_rows()

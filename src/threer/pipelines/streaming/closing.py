@@ -74,6 +74,7 @@ class LoopCloser:
         self._places: list[Place] = []
         self._thinned = 0
         self._last = -1  # index of the latest frame
+        self._waited = 0  # frames since the newest place; of a live source not all come, so indices do not tell
         self._loops: list[Found] = []
         self._news = False  # a loop was found since the last attempt
         self._since = 0  # places since then
@@ -96,12 +97,14 @@ class LoopCloser:
         spacing  frames between two places
         """
         self._last = update.frame.index
+        self._waited += 1
         latest = self._places[-1] if self._places else None
-        if latest and self._last < latest.index + spacing * 2**self._thinned:
+        if latest and self._waited < spacing * 2**self._thinned:
             return
         place = remember(update) if update.kind == "final" else None
         if place is None:
             return
+        self._waited = 0
         if latest:
             place.chain = latest.chain.after(between(latest.now, place.now))
         self._places.append(place)

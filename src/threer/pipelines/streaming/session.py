@@ -310,7 +310,7 @@ class StreamingSession:
     def _emit(self, indices: range) -> None:
         """Final updates of registered frames; lets go of everything that is not needed any more.
 
-        What an interrupt cut off here could not be made again, so it waits: for the cameras of one round.
+        What an interrupt cut off here could not be made again, so it waits: for the cameras and loops of one round.
         """
         ready = [self._keyframes[i] for i in indices]
         told = len(self.unreturned)
@@ -321,23 +321,22 @@ class StreamingSession:
             self._forget()
             for keyframe in ready:
                 keyframe.pack(self._networks.storage)
-        if self._loops is not None:
-            self._close_loops(self._loops, self.unreturned[told:])
+            if self._loops is not None:
+                self._close_loops(self._loops, self.unreturned[told:])
 
     def _close_loops(self, loops: LoopCloser, finals: Sequence[Update]) -> None:
         assert self.stride is not None
         for update in finals:
             loops.look(update, self.stride)
-        with interrupts_wait():
-            moves = loops.moves(ending=self._ended and self._next == self._count)
-            if moves is None:
-                return
-            known = [k for k in self._keyframes.values() if k.world is not None]
-            ways = interpolate(moves.indices, moves.sim3, [keyframe.source for keyframe in known])
-            for keyframe, way in zip(known, ways, strict=True):
-                keyframe.move(way)
-            self._emitter.move(moves)
-            self.unreturned.append(Update("correction", finals[-1].frame, loops.corrections, moves=moves))
+        moves = loops.moves(ending=self._ended and self._next == self._count)
+        if moves is None:
+            return
+        known = [k for k in self._keyframes.values() if k.world is not None]
+        ways = interpolate(moves.indices, moves.sim3, [keyframe.source for keyframe in known])
+        for keyframe, way in zip(known, ways, strict=True):
+            keyframe.move(way)
+        self._emitter.move(moves)
+        self.unreturned.append(Update("correction", finals[-1].frame, loops.corrections, moves=moves))
 
     def _forget(self) -> None:
         """Keep tokens of the frames in reach, everything of open segments and the buffer, nothing else."""
