@@ -72,7 +72,7 @@ def test_rays_stop_exactly_at_the_first_surface(seed: int) -> None:
 
 def test_clearance_is_the_smallest_distance_to_anything() -> None:
     """Against each primitive tested on its own, which leaves nothing to cull."""
-    room = sample_room(5, RoomStyle(clutter=0.3))
+    room = sample_room(5, RoomStyle(clutter=0.1))
     points = (torch.rand(1, 60, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1) * room.size
     apart = []
     for part in (room.radius[0] > 0).nonzero().flatten():

@@ -76,7 +76,7 @@ class Preview:
     """Picture to write."""
     dataset: str | None = None
     """Which data set it is; guessed from its layout when not given."""
-    rows: int = 6
+    rows: int = 5
     """Scenes."""
     columns: int = 4
     """Views of each."""
