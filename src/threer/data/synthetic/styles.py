@@ -20,7 +20,7 @@ class ClipStyle:
     motion      how the camera moves: smooth curves, or as a person with a phone
     colour      strength of the photometric changes; 0 for none
     exposure    how bright: linear light that is shown at 63 % is 1 / exposure. A sensor exposes by itself
-    antialias   four rays a pixel instead of one; "edges": three, where the pixels around show more than one surface
+    antialias   four rays a pixel instead of one; "edges": only to see which surfaces a pixel beside an edge shows
     room        what stands in the rooms
     lens        crops, distortion; None for a pinhole whose picture ``fov`` spans
     sensor      what a video camera does to the light; None for a perfect picture
