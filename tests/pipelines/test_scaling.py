@@ -17,6 +17,11 @@ from threer.io.ply import read_ply
 from threer.io.runs import RunWriter, Scene, placing
 from threer.io.runs.placing import Placement, place, unplace
 from threer.io.trajectory import read_tum, write_tum
+from threer.pipelines import one_frame
+from threer.pipelines.one_frame import place_all
+from threer.pipelines.refine import second_run
+from threer.pipelines.refine.moved_run import moved
+from threer.pipelines.refine.second_run import CLOSED, REFINED
 from threer.pipelines.scaling import from_distance, from_trajectory, marked_point
 from threer.types import Pointmap, Sim3, Trajectory
 
@@ -235,3 +240,71 @@ def test_what_gives_no_scale_is_told_in_a_line(tmp_path, scene, capsys):
     writer.finish("interrupted", {})
     with pytest.raises(RunError, match="not complete"):
         place(tmp_path / "half", Placement(INTO_RUN, ""))
+
+
+@pytest.fixture
+def plainly(monkeypatch):
+    """Second runs without a drawn preview, which takes longest."""
+    monkeypatch.setattr(second_run, "overview", lambda *_: np.zeros((8, 8, 3), np.uint8))
+
+
+def second_of(first, name="refined", at=None):
+    """A second run of ``first`` that is as it was, in its folder or elsewhere."""
+    kind = {"refined": REFINED, "closed": CLOSED}[name]
+    told = list(moved(first, [Sim3(1.0, np.eye(3), np.zeros(3))] * len(first)))
+    return kind.write(first, told, first.path / name if at is None else at, {}).path
+
+
+@pytest.mark.usefixtures("plainly")
+def test_all_results_of_a_run_have_one_frame_and_unit(scene, tmp_path, capsys):
+    write_tum(tmp_path / "truth.tum", truth())
+    early = second_of(scene)
+    assert run(["scale", str(scene.path), "--trajectory", str(tmp_path / "truth.tum")]) == 0
+    assert str(early) in capsys.readouterr().err
+    late = second_of(Scene.open(scene.path), "closed")  # made in metres
+    below = second_of(Scene.open(late))
+    every = [scene.path, early, late, below]
+
+    def agree(c2w, metric):
+        for path in every:
+            now = Scene.open(path)
+            np.testing.assert_allclose(now.cameras.c2w, c2w, atol=2e-4)
+            assert now.metric is metric
+            np.testing.assert_allclose(now.frame(7).points, Scene.open(scene.path).frame(7).points, atol=2e-4)
+
+    agree(truth().c2w, True)
+    place_all(scene.path, Placement(Sim3(2.0, np.eye(3), np.ones(3)), "a guess"))
+    twice = truth().c2w.copy()
+    twice[:, :3, 3] = 2 * twice[:, :3, 3] + 1
+    agree(twice, True)
+    assert run(["scale", str(below), "--distance", "2:81.5,201.5", "9:321.5,121.5", "1"]) == 0
+    assert str(late) in capsys.readouterr().err
+    agree(Scene.open(scene.path).cameras.c2w, True)
+    assert run(["scale", str(late), "--reset"]) == 0
+    agree(scene.cameras.c2w, False)
+    assert run(["scale", str(scene.path), "--reset"]) == 1
+
+
+@pytest.mark.usefixtures("plainly")
+def test_a_second_scaling_cut_off_is_put_right_by_doing_it_again(scene, monkeypatch):
+    early = second_of(scene)
+    twice = Placement(Sim3(2.0, np.eye(3), np.zeros(3)), "a guess")
+    with monkeypatch.context() as patched:
+        patched.setattr(one_frame, "follow", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            place_all(scene.path, twice)
+    place_all(scene.path, Placement(Sim3(1.0, np.eye(3), np.zeros(3)), "the same distance, which is right by now"))
+    centres = 2 * scene.cameras.c2w[:, :3, 3]
+    for path in (scene.path, early):
+        np.testing.assert_allclose(Scene.open(path).cameras.c2w[:, :3, 3], centres, atol=1e-6)
+
+
+@pytest.mark.usefixtures("plainly")
+def test_what_was_made_elsewhere_is_named(scene, tmp_path, capsys):
+    better = second_of(scene, at=tmp_path / "better")
+    report = json.loads((scene.path / "report.json").read_text())
+    (scene.path / "report.json").write_text(json.dumps({**report, "refined": {"folder": str(better)}}))
+    write_tum(tmp_path / "truth.tum", truth())
+    assert run(["scale", str(scene.path), "--trajectory", str(tmp_path / "truth.tum")]) == 0
+    assert f"{better} was made from this run, and has the scale of before" in capsys.readouterr().err
+    assert not Scene.open(better).metric

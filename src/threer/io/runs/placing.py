@@ -48,6 +48,25 @@ def place(path: Path, placement: Placement) -> Scene:
         return _rewrite(path, {**run, "metric": True, PLACEMENT: said})
 
 
+def follow(path: Path, sim3: Sim3 | None, first: Scene) -> Scene:
+    """Move the complete run in ``path`` as ``sim3`` says into the coordinates of ``first``, which it was made from.
+
+    sim3  from the coordinates in which it was written; None leaves it there
+
+    Whatever it was moved by before does not count, so doing it again changes nothing. Raises as `place` does.
+    """
+    _complete(path)
+    with lock_folder(path):
+        run = dict(read_run(path) or {})
+        before = run.pop(PLACEMENT, {}).get("metric_before", run["metric"])
+        run["metric"] = first.metric
+        if sim3 is not None:
+            source = f"the run that it was made from, {first.path}"
+            said = {"scale": sim3.scale, "R": sim3.R, "t": sim3.t, "source": source, "metric_before": before}
+            run[PLACEMENT] = said
+        return _rewrite(path, run)
+
+
 def unplace(path: Path) -> Scene:
     """Give a run the coordinates back in which it was reconstructed. Raises `RunError`, as `place` does."""
     _complete(path)
@@ -83,6 +102,6 @@ def _rewrite(path: Path, run: Mapping[str, Any]) -> Scene:
     report = {name: value for name, value in scene.report.items() if name != PLACEMENT}
     if PLACEMENT in run:
         said = run[PLACEMENT]
-        report[PLACEMENT] = {"metric": True, "scale": said["scale"], "source": said["source"]}
+        report[PLACEMENT] = {"metric": run["metric"], "scale": said["scale"], "source": said["source"]}
     write_json(path / layout.REPORT, report)
     return scene

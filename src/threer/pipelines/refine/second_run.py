@@ -15,12 +15,14 @@ from threer.errors import RunError
 from threer.io.atomic import os_errors_as_run_errors, plain
 from threer.io.runs import RunWriter, Scene, StoredFrame
 from threer.io.runs.layout import PREVIEW
-from threer.io.runs.scene import read_run
+from threer.io.runs.scene import PLACEMENT, read_run
 from threer.render.overview import overview
 from threer.render.pictures import save_png
 from threer.types import Frame, Update
 
 PREVIEW_POINTS = 1_000_000
+PLACED = "first_placement"
+"""Setting of a second run: how the first one was placed when this one was made, in whose coordinates it is."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class SecondRun:
         try:
             writer = RunWriter(
                 part,
-                {**first.settings, self.marker: str(first.path)},
+                {**first.settings, self.marker: str(first.path), PLACED: run.get(PLACEMENT)},
                 weights=run.get("weights"),
                 metric=first.metric,
                 **{name: store[name] for name in ("precision", "cloud_budget", "keep", "normals") if name in store},
