@@ -115,6 +115,26 @@ def test_where_exif_leads_nowhere_mapping_begins_from_a_guess(
         map_photos(store, {image: PhotoFocal(900.0) for image in ids})
 
 
+@pytest.mark.parametrize("factor", [1.0, 2.5])
+def test_a_wrong_focal_length_that_was_given_is_told(factor: float) -> None:
+    clip = render_clip(3, 6, SIZE, dataclasses.replace(WALK, antialias=False))
+    K = clip.K[0].double().numpy()
+    K[[0, 1], [0, 1]] *= factor
+    session = ClassicalSession(QUICK, intrinsics=K)
+    spec = NoNetwork(QUICK).input
+    for i, picture in enumerate(pictures(clip)):
+        session.look(picture)
+        session.push(to_frame(RawFrame(picture, i, i / 5, f"{i}.png"), spec))
+    for update in session.finish():
+        np.testing.assert_allclose(update.K, K, rtol=1e-6)  # what was given stays
+    told = [note for note in session.report["notes"] if "does not fit these pictures" in note]
+    assert len(told) == (factor != 1)
+    if told:
+        assert f"given focal length of {K[0, 0]:.0f} px" in told[0]
+        found = float(told[0].split("pictures, ")[1].split(" px")[0])
+        assert abs(found / (K[0, 0] / factor) - 1) < 0.35
+
+
 def test_given_intrinsics_win(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     K = clip.K[0].double().numpy()
     session = ClassicalSession(QUICK, intrinsics=K)

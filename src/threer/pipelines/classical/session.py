@@ -20,6 +20,7 @@ from threer.io.exif import PhotoFocal
 from threer.io.images import RGBImage
 from threer.pipelines.classical.depth import DenseDepth
 from threer.pipelines.classical.features import FeatureStore
+from threer.pipelines.classical.given import doubt_given_focal
 from threer.pipelines.classical.mapping import Mapped
 from threer.pipelines.classical.matching import choose_pairs, match
 from threer.pipelines.classical.model import SparseModel, as_sparse_model, normalise
@@ -153,6 +154,8 @@ class ClassicalSession:
         model = as_sparse_model(mapped.model)
         if self._intrinsics is None:
             notes += left_aside([frame.name for frame in self._frames], self._focals)
+        elif doubt := doubt_given_focal(mapped.model, threads=store.threads):
+            notes.append(doubt)
         self._describe(mapped, model, notes)
         if self.folder is not None:
             self._keep(store, mapped.model)
