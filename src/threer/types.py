@@ -213,6 +213,9 @@ class Sim3:
 
     def __post_init__(self) -> None:
         _expect(self.R.shape == (3, 3) and self.t.shape == (3,), "Sim3 needs R [3, 3] and t [3]")
+        # The last bits of a product depend on the layout, and one that was saved comes back in the usual one.
+        object.__setattr__(self, "R", np.ascontiguousarray(self.R))
+        object.__setattr__(self, "t", np.ascontiguousarray(self.t))
 
     def apply(self, points: FloatArray) -> FloatArray:
         """[..., 3] -> [..., 3]."""

@@ -6,6 +6,8 @@ import dataclasses
 import io
 import itertools
 import json
+import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -38,7 +40,9 @@ from threer.pipelines.streaming.closing import LoopCloser
 from threer.pipelines.streaming.places import find_features
 from threer.types import Moves, Pointmap, Sim3, Trajectory, Update
 
-DRIFT = Drift(turn=0.3, growth=0.005)
+FRAMES, ROUND, SAVED = 54, 40, 50
+"""Of the walk: all, those of once round, and those that were taken when it is saved."""
+DRIFT = Drift(turn=0.4, growth=0.0067)
 CONFIG = LoopConfig(gap=12)
 
 
@@ -64,7 +68,7 @@ def quick() -> Iterator[None]:
 
 @cache
 def clip() -> Clip:
-    return round_trip(4, 64, (160, 120), dataclasses.replace(WALK, antialias=False))
+    return round_trip(4, FRAMES, (128, 96), dataclasses.replace(WALK, antialias=False), turns=FRAMES / ROUND)
 
 
 @cache
@@ -76,7 +80,7 @@ def session(loops: bool = True) -> StreamingSession:
     return new_session(clip(), model(), LoopCloser(CONFIG) if loops else None, radius=1)
 
 
-def run(walk: StreamingSession, frames: range = range(64)) -> list[Update]:
+def run(walk: StreamingSession, frames: range = range(FRAMES)) -> list[Update]:
     updates = [update for k in frames for update in walk.push(as_frame(clip(), k))]
     return updates + (walk.finish() if frames.stop == len(clip()) else [])
 
@@ -99,9 +103,10 @@ def test_a_stream_that_comes_back_to_its_start_is_corrected_and_goes_on_in_the_c
     closed, left = with_and_without()
     at = [k for k, update in enumerate(closed) if update.kind == "correction"]
     assert at
+    assert at[0] < len(closed) - 3, "frames come after it"
     assert [closed[k].version for k in at] == list(range(1, len(at) + 1))
     finals = [update for update in closed if update.kind == "final"]
-    assert [update.frame.index for update in finals] == list(range(64)), "each frame is final once, in order"
+    assert [update.frame.index for update in finals] == list(range(FRAMES)), "each frame is final once, in order"
 
     # Until the first correction nothing is different, and it moves what came before it.
     for a, b in zip(closed[: at[0]], left, strict=False):
@@ -144,10 +149,28 @@ def test_the_session_moves_what_it_keeps_so_that_later_frames_follow() -> None:
         np.testing.assert_allclose(moved.c2w[:3, 3], by.apply(stayed.c2w[:3, 3]), atol=5e-3)  # type: ignore[index]
 
 
+def test_ctrl_c_waits_until_a_round_has_its_correction() -> None:
+    walk = session()
+    run(walk, range(12))
+    assert walk._loops is not None
+    walk._loops.look = lambda *_: signal.raise_signal(signal.SIGINT)  # type: ignore[method-assign]
+    walk._loops.moves = lambda **_: Moves(np.array([9]), (OFF,))  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run(walk, range(12, 13))
+    assert [update.kind for update in walk.unreturned] == ["final", "correction"]
+
+
+def test_of_a_source_that_leaves_frames_out_those_that_come_are_counted() -> None:
+    closer = LoopCloser(CONFIG)
+    for k in range(9):
+        closer.look(seen(10 * k, k, WAY()[k]), 4)
+    assert [place.index for place in closer._places] == [0, 40, 80]
+
+
 def test_a_run_that_is_cut_off_and_resumed_ends_as_one_that_was_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut off right after its first correction, which is on disk, but not in the state that was saved before it."""
+    """Cut off right after its second correction, which is on disk, but not in the state, saved after the first."""
     folder = tmp_path / "images"
     folder.mkdir()
     for k, image in enumerate(clip().images):
@@ -156,27 +179,28 @@ def test_a_run_that_is_cut_off_and_resumed_ends_as_one_that_was_left_alone(
     monkeypatch.setattr("threer.pipelines.reconstruct.load_method", lambda *_: (Choice("slam3r", "test"), model()))
     monkeypatch.setattr("threer.pipelines.reconstruct.make_session", lambda *_, **__: session())
     looks = itertools.count()
-    monkeypatch.setattr(RunSaver, "due", property(lambda _: next(looks) == 57))
+    monkeypatch.setattr(RunSaver, "due", property(lambda _: next(looks) == SAVED))
     config = ReconstructConfig(close_loops=True)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
 
     class CutOff:
-        def on(self, update: Update) -> None:
-            if update.kind == "correction":
-                raise KeyboardInterrupt
+        """Keeps what would be there if the process were killed now."""
 
-    threer.reconstruct(folder, tmp_path / "whole", dataclasses.replace(config, save_every=None))
-    looks = itertools.count()
-    with pytest.raises(KeyboardInterrupt):
-        threer.reconstruct(folder, tmp_path / "run", config, observers=[CutOff()])
-    state = json.loads((tmp_path / "run" / "resume" / "state.json").read_text())["state"]
-    assert state["progress"]["counts"]["correction"] == 0
+        def on(self, update: Update) -> None:
+            if update.kind == "correction" and update.version == 2:
+                shutil.copytree(whole, cut)
+
+    threer.reconstruct(folder, whole, config, observers=[CutOff()])
+    state = json.loads((cut / "resume" / "state.json").read_text())["state"]
+    assert state["progress"]["counts"]["correction"] == 1
     met = {entry["class"] for entry in state["session"]["objects"]}
     assert {"LoopCloser", "Place", "Found", "Loop", "Edge", "Sim3"} <= met
-    assert Scene.open(tmp_path / "run").corrections
-    scene = threer.reconstruct(folder, tmp_path / "run", config, resume=True)
-    assert scene.report["counts"]["correction"] == scene.report["loops"]["corrections"] > 0
+    assert Scene.open(cut).state == "running"
+    assert len(Scene.open(cut).corrections) == 2
+    scene = threer.reconstruct(folder, cut, config, resume=True)
+    assert scene.report["counts"]["correction"] == scene.report["loops"]["corrections"] == 2
     for name in ("corrections.json", "cameras.json", "trajectory.tum", "points.ply", "frames/000000.npz"):
-        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
     said = io.StringIO()
     summarize(scene, scene.path, Console(file=said, width=200))
     assert "loops    closed, which moved earlier frames" in said.getvalue()
@@ -201,8 +225,8 @@ def seen(index: int, picture: int, placed: Sim3) -> Update:
 
 def once_round_and_back(again: int) -> list[Update]:
     """Every second frame of once round, then the first ``again`` frames once more, which have drifted away."""
-    there = [seen(k, 2 * k, WAY()[2 * k]) for k in range(26)]
-    return there + [seen(26 + k, 2 * k, OFF.after(WAY()[2 * k])) for k in range(again)]
+    there = [seen(k, 2 * k, WAY()[2 * k]) for k in range(ROUND // 2)]
+    return there + [seen(ROUND // 2 + k, 2 * k, OFF.after(WAY()[2 * k])) for k in range(again)]
 
 
 def watch(closer: LoopCloser, updates: list[Update]) -> list[Moves]:
@@ -220,7 +244,7 @@ def test_places_that_look_alike_but_have_another_shape_are_no_loop() -> None:
     assert watch(right, updates), "the control: in their own shape the same frames close the loop"
 
     bends = torch.from_numpy(np.exp(np.random.default_rng(0).normal(0, 0.4, (6, 8)))).float()
-    bend = torch.nn.functional.interpolate(bends[None, None], (120, 160), mode="bicubic")[0, 0, ..., None]
+    bend = torch.nn.functional.interpolate(bends[None, None], (96, 128), mode="bicubic")[0, 0, ..., None]
 
     def bent(update: Update) -> Update:
         assert update.points is not None
@@ -229,14 +253,14 @@ def test_places_that_look_alike_but_have_another_shape_are_no_loop() -> None:
         xyz = centre + (update.points.xyz - centre) * bend
         return dataclasses.replace(update, points=Pointmap(xyz, update.points.conf))
 
-    assert not watch(wrong, [*updates[:26], *(bent(update) for update in updates[26:])])
+    assert not watch(wrong, [*updates[: ROUND // 2], *(bent(update) for update in updates[ROUND // 2 :])])
     assert wrong.compared
     assert wrong.report["found"] == wrong.corrections == 0
 
 
 def test_a_lone_loop_is_not_believed() -> None:
     closer = LoopCloser(dataclasses.replace(CONFIG, support=3))
-    assert not watch(closer, once_round_and_back(2))
+    assert not watch(closer, once_round_and_back(4))
     assert 1 <= closer.report["found"] <= 3
 
 
@@ -253,15 +277,15 @@ def test_what_is_kept_does_not_grow_with_the_stream(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(stream_closing, "WORDS_AT", (8,))
     monkeypatch.setattr(stream_closing, "MOST_LOOPS", 4)
     closer, kept = LoopCloser(CONFIG), []
-    for k in range(80):
-        picture = (2 * k) % 53
+    for k in range(2 * ROUND):
+        picture = (2 * k) % (ROUND - 1)
         closer.look(seen(k, picture, WAY()[picture]), 1)
         closer.moves()
         kept.append((len(closer._places), closer.report["found"], closer.nbytes))
     assert max(places for places, _, _ in kept) <= 16 + 8  # the ends of loops stay
     assert max(loops for _, loops, _ in kept) <= 4 + CONFIG.similar
     assert max(size for *_, size in kept[40:]) <= 1.2 * max(size for *_, size in kept[:40])
-    assert closer._last == 79
+    assert closer._last == 2 * ROUND - 1
 
 
 def test_other_methods_say_that_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
