@@ -30,6 +30,7 @@ PUBLISHED = {
     "fast3r": ((20, 20), 500, 10, 1e-4, 1e-6, 1, 480_000, 6, 5, 647.551368),
 }
 MINI = ["cut3r-mini", "dust3r-mini", "fast3r-mini", "slam3r-mini"]
+MINI_CPU = [f"{name}-cpu" for name in MINI]
 
 
 @cache
@@ -43,7 +44,7 @@ def parameters(model: torch.nn.Module, *prefixes: str) -> float:
 
 
 def test_the_packaged_recipes_are_these() -> None:
-    assert recipe_names() == sorted([*PUBLISHED, *MINI])
+    assert recipe_names() == sorted([*PUBLISHED, *MINI, *MINI_CPU])
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
@@ -65,7 +66,7 @@ def test_published_stages_are_those_of_the_table(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, *MINI])
+@pytest.mark.parametrize("name", [*PUBLISHED, *MINI, *MINI_CPU])
 @pytest.mark.parametrize("published", [False, True])
 def test_every_recipe_fits_its_network(name: str, published: bool) -> None:
     recipe = load_recipe(name, published)
@@ -98,9 +99,10 @@ def test_published_switches_are_a_layer_above_ours() -> None:
     assert fast.data.sources["habitat"] == load_recipe("fast3r").data.sources["habitat"]
 
 
-def test_the_mini_family_shares_an_encoder_and_fits_its_budget() -> None:
-    models = {name: network(name) for name in MINI}
-    first = models["dust3r-mini"]
+@pytest.mark.parametrize("family", [MINI, MINI_CPU])
+def test_a_mini_family_shares_an_encoder_and_fits_its_budget(family: list[str]) -> None:
+    models = {name: network(name) for name in family}
+    first = models[family[1]]
     assert isinstance(first, DUSt3R)
     wanted = {n: p.shape for n, p in first.named_parameters() if n.startswith(("encoder.", "encoder_norm."))}
     total = parameters(first, "encoder.")

@@ -21,7 +21,6 @@ from threer.training.sources import Request, number_of
 VALIDATION_SEED = 1_000_000_000  # training seeds count up from below and never get there
 SEEDS_OF_A_RUN = 10_000_000
 PLAIN_FOV = (36.0, 58.0)  # what the centre square of an ordinary video has
-_LASTING = 16  # frames; hand-held clips of fewer last as long, so that pairs are no closer to each other
 _MODALITY = (0.8, 0.15, 0.05)  # of metric sets where nothing is said (CUT3R)
 
 
@@ -210,9 +209,7 @@ def style_of(settings: Synthetic) -> ClipStyle:
     if settings.style == "hand-held":
         photographs = photographs_in(settings.textures) if settings.textures else ()
         room = replace(HAND_HELD.room, photographs=photographs, clutter=settings.clutter[1])
-        slow, fast = HandHeld().rate
-        share = min(1.0, settings.frames / _LASTING)
-        walk = HandHeld(rate=(slow * share, fast * share))
+        walk = HandHeld(rate=settings.rate)
         return replace(HAND_HELD, fov=settings.fov or HAND_HELD.fov, room=room, motion=walk)
     motion = Motion(step=settings.step, gaze=settings.gaze)
     return ClipStyle(fov=settings.fov or PLAIN_FOV, motion=motion, colour=0.0)

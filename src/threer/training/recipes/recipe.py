@@ -241,6 +241,8 @@ class Synthetic:
     step: tuple[float, float] = (0.03, 0.2)
     """Metres from a frame to the next. Plain only, as ``gaze``."""
     gaze: tuple[float, float] = (0.0, 0.15)
+    rate: tuple[float, float] = (3.0, 10.0)
+    """Frames a second of hand-held clips; fewer where clips are short, or their views see much the same."""
     clutter: tuple[float, float] = (0.25, 1.0)
     """How full hand-held rooms are, 0..1, drawn for every round of clips."""
     ramp: int = 0
@@ -261,6 +263,9 @@ class Synthetic:
             raise ThreerError(f"clutter must be two numbers that rise within 0..1, got {list(self.clutter)}")
         if self.ramp < 0:
             raise ThreerError(f"ramp must not be below 0, got {self.ramp}")
+        slow, fast = self.rate
+        if not 0 < slow <= fast:
+            raise ThreerError(f"rate must be two numbers that rise from above 0, got {list(self.rate)}")
         if self.textures is not None and self.style != "hand-held":
             raise ThreerError(f"textures are for style 'hand-held', got style {self.style!r}")
         for name in ("pool", "first"):
