@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from pipelines.alignment_world import World, world
 from threer.config import AlignmentConfig
@@ -269,6 +270,36 @@ def test_scrambled_points_find_no_camera() -> None:
             maps[e].xyz[:] = maps[e].xyz.reshape(-1, 3)[order].reshape(maps[e].xyz.shape)
     found = align(pairs, FEWER)
     assert "agree with any camera" in found.problems[1]
+
+
+def foreign(pairs: Pairs, photo: int) -> Pairs:
+    """The network is as sure as ever of a photo of somewhere else, and puts it elsewhere in each pair."""
+    generator = np.random.default_rng(5)
+    other = list(pairs.other)
+    for e in np.flatnonzero((pairs.edges == photo).any(axis=1)):
+        R = torch.from_numpy(Rotation.from_rotvec(generator.uniform(-0.6, 0.6, 3)).as_matrix()).float()
+        shift = torch.from_numpy(generator.uniform(-2, 2, 3)).float()
+        other[e] = Pointmap(other[e].xyz @ R.T + shift, other[e].conf)
+    return Pairs(pairs.edges, pairs.own, other, pairs.sizes)
+
+
+def test_a_foreign_photo_does_not_bend_the_others() -> None:
+    truth = world(8, seed=1)
+    pairs = truth.pairs(graphs.symmetrized(graphs.complete(8)), noise=0.03, outliers=0.05, seed=2)
+    found = align(foreign(pairs, 7), FEWER)
+    assert list(found.photos) == list(range(7))
+    assert "agree with any camera, and the others were aligned without it" in found.problems[7]
+    alone = align(pairs.subset(range(7)), FEWER)
+    torch.testing.assert_close(found.scene.c2w, alone.scene.c2w)
+    assert errors(found, truth)[0] < 0.015  # with it: 0.026
+
+
+def test_a_foreign_photo_that_alone_joins_others_stays_without_a_camera() -> None:
+    truth = world(6, seed=1)
+    chain = truth.pairs(graphs.symmetrized(graphs.sliding_window(6, 1, cyclic=False)))
+    found = align(foreign(chain, 3), FEWER)
+    assert "any camera" in found.problems[3]
+    assert list(found.photos) == list(range(6))
 
 
 def altered(pairs: Pairs, photo: int, change: Callable[[Pointmap], Pointmap]) -> Pairs:

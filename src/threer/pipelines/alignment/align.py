@@ -33,6 +33,8 @@ AGREEING_PIXELS = 0.022
 """A pixel agrees with its camera within this share of the longer side: 5 pixels of 224."""
 LEAST_AGREEING = 0.25
 """A camera that fewer of the sure pixels agree with is chance."""
+MOST_SPOILING = 1 / 3
+"""Where more of the photos agree with no camera, nobody knows which of them are right."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Alignment:
     problems  why a photo has no place, or no camera, by its number
     doubts    what is found but could not be checked, one line each
     report    counts and the loss
+    spoiling  photos in the scene whose points agree with no camera
     """
 
     photos: Sequence[int]
@@ -54,6 +57,7 @@ class Alignment:
     problems: Mapping[int, str]
     doubts: Sequence[str]
     report: Mapping[str, Any]
+    spoiling: frozenset[int] = frozenset()
 
 
 def align(
@@ -70,8 +74,31 @@ def align(
     names     of the photos, for messages
     progress  is told what goes on
 
+    Where a few photos agree with no camera, the rest is aligned once more without them: they bend it.
+
     Raises ReconstructionError when no two photos hang together.
     """
+    found = _align(pairs, config, known, names, progress, {})
+    spoiling = {photo: why for photo, why in found.problems.items() if photo in found.spoiling}
+    if not spoiling or len(spoiling) > MOST_SPOILING * len(found.photos):
+        return found
+    gone = {photo: f"{why}, and the others were aligned without it" for photo, why in spoiling.items()}
+    try:
+        again = _align(pairs, config, known, names, progress, gone)
+    except ReconstructionError:
+        return found
+    return again if set(again.photos) == set(found.photos) - set(spoiling) else found  # it may be what joins others
+
+
+def _align(
+    pairs: Pairs,
+    config: AlignmentConfig | None,
+    known: Known | None,
+    names: Sequence[str] | None,
+    progress: Progress | None,
+    gone: dict[int, str],
+) -> Alignment:
+    """One alignment; ``gone`` says of photos to leave out why, and more are added to it."""
     config = config or AlignmentConfig()
     known = known or Known.nothing(pairs.count)
     if len(known.focals) != pairs.count:
@@ -82,7 +109,8 @@ def align(
         raise ReconstructionError("known focal lengths must be positive")
     pairs = pairs.masked().without(e for e, (i, j) in enumerate(pairs.edges.tolist()) if i == j)
     sure = pairs if parity else pairs.without(unsure_pairs(pairs, config.weakest_pair))
-    gone: dict[int, str] = {}
+    unsure = len(pairs) - len(sure)
+    sure = sure.without(np.flatnonzero(np.isin(sure.edges, list(gone)).any(axis=1)).tolist())
     while True:
         photos, problems = _connected(sure, names, gone)
         used = sure.subset(photos)
@@ -117,20 +145,23 @@ def align(
         settled = how.converged
     loss = alignment_loss(scene, used, config.pair_weighting)
     conf = used.confidence()
+    spoiling: frozenset[int] = frozenset()
     doubts = [] if settled else ["the alignment was still improving when its steps ran out"]
     if not parity:
-        problems |= {photos[k]: why for k, why in _without_camera(scene, used, known_here).items()}
+        wrong, scattered = _without_camera(scene, used, known_here)
+        problems |= {photos[k]: why for k, why in {**wrong, **scattered}.items()}
+        spoiling = frozenset(photos[k] for k in scattered)
         scene = _from_first_camera(scene, known_here)
         doubts += _doubts(scene, [names[i] for i in photos])
     if config.hide_floaters:
         conf = without_floaters(scene, conf, pairs=None if parity else used, in_turn=parity)
     report = {
         "pairs": len(used),
-        "unsure_pairs": len(pairs) - len(sure),
+        "unsure_pairs": unsure,
         "loss": loss,
         "start_loss": alignment_loss(start, used, config.pair_weighting),
     }
-    return Alignment(photos, scene, conf, problems, doubts, report)
+    return Alignment(photos, scene, conf, problems, doubts, report, spoiling)
 
 
 def _first_scene(pairs: Pairs, known: Known, parity: bool) -> Aligned:
@@ -180,9 +211,9 @@ def _principal_points(pairs: Pairs, known: Known, parity: bool) -> Tensor:
     return torch.from_numpy(np.where(np.isfinite(known.principal_points), known.principal_points, centres))
 
 
-def _without_camera(scene: Aligned, pairs: Pairs, known: Known) -> dict[int, str]:
-    """Photos whose pixels do not agree with their camera, and why."""
-    problems = {}
+def _without_camera(scene: Aligned, pairs: Pairs, known: Known) -> tuple[dict[int, str], dict[int, str]]:
+    """Photos that contradict their known focal length, and those whose pixels agree with no camera; and why."""
+    problems, scattered = {}, {}
     for photo, (height, width) in enumerate(pairs.sizes):
         grid = pixel_grid(height, width, dtype=torch.float64)
         near = AGREEING_PIXELS * max(height, width)
@@ -197,8 +228,8 @@ def _without_camera(scene: Aligned, pairs: Pairs, known: Known) -> dict[int, str
         if wrong is not None:
             problems[photo] = wrong
         elif agreeing < LEAST_AGREEING * total:
-            problems[photo] = f"only {agreeing / total:.0%} of its surest points agree with any camera"
-    return problems
+            scattered[photo] = f"only {agreeing / total:.0%} of its surest points agree with any camera"
+    return problems, scattered
 
 
 def _wrong_focal(pairs: Pairs, photo: int, known: Known) -> str | None:
