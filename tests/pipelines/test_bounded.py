@@ -32,10 +32,16 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture
+def frames(frames: list[Frame]) -> list[Frame]:
+    """As many as it takes until no more is kept, and half as many again."""
+    return frames[:45]
+
+
 def clip(frames: list[Frame], mode: str) -> Iterator[Frame]:
     """The frames one by one, each with pixels of its own; in a pause one picture stays for a third of them."""
     for i, frame in enumerate(frames):
-        shown = frames[30] if mode == "pause" and 30 < i < 50 else frame
+        shown = frames[20] if mode == "pause" and 20 < i < 35 else frame
         yield dataclasses.replace(frame, image=shown.image.clone())
 
 
@@ -105,7 +111,7 @@ def test_the_run_store_adds_one_chunk_and_hardly_a_byte_for_each_frame_before(
     model: SLAM3R, frames: list[Frame], tmp_path: Path
 ) -> None:
     """Tensors and arrays, and what the writer itself holds, counted whenever a chunk was closed."""
-    chunk, size = 4, model.input.size
+    chunk, size, frames = 4, model.input.size, frames[:30]
     session = StreamingSession(model, BASE, tracker=CameraTracker())
     writer = RunWriter(tmp_path / "run", {}, chunk=chunk)
     tensors, arrays = [], []
@@ -121,7 +127,7 @@ def test_the_run_store_adds_one_chunk_and_hardly_a_byte_for_each_frame_before(
     assert max(tensors[later]) <= law(BASE, model)
     assert chunk * stored / 3 < max(arrays[later]) <= chunk * stored + 4 * 4 * size * size
     assert max(arrays[-len(frames) :]) <= max(arrays[len(frames) : 2 * len(frames)])
-    assert len(writer) > 160
+    assert len(writer) > 80
     assert len(writer._frames) == len(writer), "a byte each"
     writer.close()
 
