@@ -320,7 +320,7 @@ def test_points_that_are_no_numbers_count_nothing(masked: bool) -> None:
 
     truth = world(4, seed=1)
     pairs = truth.pairs(graphs.symmetrized(graphs.complete(4)), noise=0.01)
-    found = align(altered(pairs, 1, blank))
+    found = align(altered(pairs, 1, blank), FEWER)
     assert not found.problems
     assert found.report["loss"] < found.report["start_loss"] < 0.1
     assert not found.conf[1][:6].any()
@@ -332,7 +332,7 @@ def test_points_that_are_no_numbers_count_nothing(masked: bool) -> None:
 def test_a_photo_whose_points_lead_to_no_camera_does_not_stop_the_others() -> None:
     truth = world(4, seed=1)
     pairs = truth.pairs(graphs.symmetrized(graphs.complete(4)))
-    found = align(altered(pairs, 2, lambda p: Pointmap(torch.zeros_like(p.xyz), p.conf)))
+    found = align(altered(pairs, 2, lambda p: Pointmap(torch.zeros_like(p.xyz), p.conf)), FEWER)
     assert list(found.photos) == [0, 1, 3]
     assert found.problems == {2: "its points agree with no camera"}
     assert np.isfinite(found.scene.c2w.numpy()).all()
@@ -345,7 +345,7 @@ def test_a_photo_whose_points_lead_to_no_camera_does_not_stop_the_others() -> No
 def test_what_is_behind_its_own_camera_poisons_nothing() -> None:
     truth = world(4, seed=1)
     pairs = truth.pairs(graphs.symmetrized(graphs.complete(4)), noise=0.01)
-    found = align(altered(pairs, 2, lambda p: Pointmap(-p.xyz, p.conf)))
+    found = align(altered(pairs, 2, lambda p: Pointmap(-p.xyz, p.conf)), FEWER)
     assert 2 in found.problems
     assert np.isfinite(found.report["loss"])
     assert torch.isfinite(found.scene.c2w).all()

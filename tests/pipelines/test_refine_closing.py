@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -16,11 +17,12 @@ from rich.console import Console
 
 from threer.cli import main
 from threer.cli.loops import tell
-from threer.config import LoopConfig
+from threer.config import LocalizeConfig, LoopConfig
 from threer.data.synthetic.clips import WALK, Clip
 from threer.errors import RunError, ThreerError
 from threer.evaluation.trajectory import ate
 from threer.io.runs import Scene
+from threer.pipelines.localization.landmarks import SMALL_FOLDER, open_landmarks
 from threer.pipelines.refine.closing import close_loops
 from threer.pipelines.refine.second_run import CLOSED
 
@@ -58,7 +60,18 @@ def run(tmp_path: Path) -> Scene:
     return write_run(tmp_path / "run", iter(told))
 
 
-def test_a_run_that_returns_to_its_start_meets_itself(run: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the pictures of the clip, which every run shows: found once."""
+    scene = write_run(tmp_path_factory.mktemp("shown"), drifted(clip(), DRIFT))
+    open_landmarks(scene, LocalizeConfig(pictures="run"), lambda numbers, *_: numbers).close()
+    return scene.path / SMALL_FOLDER
+
+
+def test_a_run_that_returns_to_its_start_meets_itself(
+    run: Scene, features: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(features, run.path / SMALL_FOLDER)
     before = contents(run.path)
     closing = close_loops(run, config=CONFIG)
     assert closing.why == ""
@@ -107,9 +120,10 @@ def test_without_a_loop_nothing_is_written(tmp_path: Path, capsys: pytest.Captur
     assert run.report["closed"]["folder"] is None
 
 
-def test_a_run_that_agrees_with_itself_stays(tmp_path: Path) -> None:
+def test_a_run_that_agrees_with_itself_stays(tmp_path: Path, features: Path) -> None:
     exact = Drift(turn=0, turn_noise=0, place=0, growth=0, depth=0)
     run = write_run(tmp_path / "run", drifted(clip(), exact))
+    shutil.copytree(features, run.path / SMALL_FOLDER)
     before = contents(run.path)
     closing = close_loops(run, config=CONFIG)
     assert closing.tried
