@@ -6,7 +6,9 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +30,7 @@ from threer.io.runs import RunWriter, Scene
 from threer.io.runs.placing import Placement, place
 from threer.io.sources import open_source
 from threer.io.trajectory import read_tum
+from threer.pipelines.classical.features import FeatureStore
 from threer.pipelines.classical.session import FOLDER
 from threer.pipelines.localization import LocalizedCamera, localize
 from threer.pipelines.localization.landmarks import SMALL_FOLDER
@@ -56,6 +59,23 @@ def onto_truth(scene: Scene, clip: Clip) -> Sim3:
     x, y = found[:, :3, 3] @ R.T, truth[:, :3, 3]
     scale = float(np.sqrt(np.square(y - y.mean(axis=0)).sum() / np.square(x - x.mean(axis=0)).sum()))
     return Sim3(scale, R, y.mean(axis=0) - scale * x.mean(axis=0))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def features_once() -> Iterator[None]:
+    """Features of each picture are found once: they are a third of the time otherwise."""
+    known: dict[tuple[tuple[int, ...], bytes], Any] = {}
+    find = FeatureStore._extract
+
+    def extract(store: FeatureStore, picture: RGBImage) -> Any:
+        key = picture.shape, picture.tobytes()
+        if key not in known:
+            known[key] = find(store, picture)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureStore, "_extract", extract)
+        yield
 
 
 @pytest.fixture(scope="module")
