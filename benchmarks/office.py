@@ -18,11 +18,13 @@ from office_data import find_office, load_walk
 
 from threer.config import ReconstructConfig, StreamingConfig
 from threer.errors import ThreerError
-from threer.evaluation.scores import Collector, Truth, score_run, score_table
+from threer.evaluation.scores import Collector, Score, Truth, score_run, score_table
 from threer.io.atomic import write_json
+from threer.io.runs import Scene
 from threer.models.registry import packaged_folder
 from threer.pipelines.reconstruct import reconstruct
 from threer.training.validation import load_mean_pointmap
+from threer.types import FloatArray
 
 
 def main() -> int:
@@ -36,24 +38,29 @@ def main() -> int:
     if args.folder is None:
         print("no recorded walk at hand: name its folder with --folder or $THREER_OFFICE", file=sys.stderr)
         return 1
-    walk = load_walk(args.folder)
-    K = walk.K
+    intrinsics = load_walk(args.folder).K[[0, 1, 0, 1], [0, 1, 2, 2]] if args.known_intrinsics else None
     config = ReconstructConfig(
         weights=args.weights,
         overwrite=True,
-        intrinsics=(K[0, 0], K[1, 1], K[0, 2], K[1, 2]) if args.known_intrinsics else None,
+        intrinsics=None if intrinsics is None else tuple(intrinsics.tolist()),
         streaming=StreamingConfig(stride=args.stride or "auto"),
     )
-    collector = Collector()
-    scene = reconstruct(args.folder / "color", args.out, config, observers=[collector])
-    truth = Truth(np.nan_to_num(np.stack([walk.depth(i) for i in range(len(walk))])), walk.c2w, K)
-    scores = score_run(collector, truth, load_mean_pointmap(packaged_folder() / "slam3r-mini").numpy())
+    mean = load_mean_pointmap(packaged_folder() / "slam3r-mini").numpy()
+    scores, scene = score_office(args.folder, args.out, config, mean)
     write_json(args.out / "scores.json", {"weights": args.weights, "scores": scores, "report": scene.report})
     seconds = scene.report["seconds"]["total"]
     print(score_table(scores))
     print(f"\n{len(scene)} frames in {seconds:.1f} s, stride {scene.report['stride']}, "
           f"peak memory {scene.report['peak_memory_mib']:.0f} MiB")  # fmt: skip
     return 0
+
+
+def score_office(folder: Path, out: Path, config: ReconstructConfig, mean: FloatArray) -> tuple[list[Score], Scene]:
+    """Reconstruct the recorded walk into ``out`` and score it beside ``mean`` [h, w, 3], the mean pointmap."""
+    walk, collector = load_walk(folder), Collector()
+    scene = reconstruct(folder / "color", out, config, observers=[collector])
+    truth = Truth(np.nan_to_num(np.stack([walk.depth(i) for i in range(len(walk))])), walk.c2w, walk.K)
+    return score_run(collector, truth, mean), scene
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import tracemalloc
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from types import FunctionType, ModuleType
 
 import pytest
@@ -76,8 +77,8 @@ def test_cameras_are_written_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pyte
 
     tables: list[weakref.ref[FrameCameras]] = []
 
-    def watched(chunks: list[Path], made_with: dict[str, str]) -> FrameCameras:
-        table = read_table(chunks, made_with)
+    def watched(*given: Any) -> FrameCameras:
+        table = read_table(*given)
         tables.append(weakref.ref(table))
         assert sum(table() is not None for table in tables) <= 2, "this one, and the one before"
         return table
