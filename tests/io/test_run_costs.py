@@ -9,8 +9,8 @@ import tracemalloc
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 from types import FunctionType, ModuleType
+from typing import Any
 
 import pytest
 
