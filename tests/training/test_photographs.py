@@ -63,6 +63,18 @@ def test_batches_hold_what_the_recipe_asks_for(tmp_path: Path) -> None:
     assert inside[batch.valid[:, 0]].float().mean() > 0.6
 
 
+def test_bounds_on_what_views_share_leave_out_pairs(tmp_path: Path) -> None:
+    layouts.write("mp3d", tmp_path / "mp3d")  # neighbours share 0.6
+
+    def pairs(bounds: str) -> int:
+        text = TEXT[: TEXT.index("sources = ")] + f"sources = {{ mp3d = {{ {bounds} }} }} }}"
+        return len(Photographs("mp3d", parse_recipe("test", tomllib.loads(text)), tmp_path).views)
+
+    assert pairs("overlap = [0.5, 0.7]") == pairs("") > 0
+    with pytest.raises(ThreerError, match="no pair of 2 views"):
+        pairs("overlap = [0.7, 1.0]")
+
+
 def test_the_view_in_front_becomes_the_world(tmp_path: Path) -> None:
     text = TEXT.replace("interval = 2", "interval = 1")
     source = photographs(tmp_path, text, count=(4, 4), sampling="window", drop_world=True)

@@ -61,6 +61,8 @@ def test_a_recipe_says_what_its_file_says() -> None:
         ("views =", "vews =", r"recipe test has no setting 'vews'; did you mean views\?"),
         ("symmetrized = false", "x = 1", r"recipe test \(published\)\.objective has no setting 'x'"),
         ("weight = 3", "weight = -3", r"data\.sources\.a: weight must be above 0, got -3"),
+        ("weight = 3", "overlap = [0.9, 0.2]", r"data\.sources\.a: overlap must be two numbers .* 0\.\.1"),
+        ("weight = 3", "parallax = [5, 200]", r"data\.sources\.a: parallax must be two numbers .* 0\.\.180"),
         ("weight = 3", 'weight = "3"', r"data\.sources\.a\.weight must be a number, got '3'"),
         ("per_device = 2", "per_device = 2.5", r"batch\.per_device must be a whole number, got 2.5"),
         ("per_device = 2", "per_device = true", r"batch\.per_device must be a whole number, got True"),

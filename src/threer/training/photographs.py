@@ -41,7 +41,13 @@ class Photographs:
         if settings.far is not None:
             dataset = replace(dataset, traits=replace(dataset.traits, far=settings.far))
         plan = ViewPlan(
-            recipe.views.sampling, settings.interval, settings.ordered, settings.steady, settings.modality
+            recipe.views.sampling,
+            settings.interval,
+            settings.ordered,
+            settings.steady,
+            settings.modality,
+            settings.overlap,
+            settings.parallax,
         )
         look = Look(
             jitter=recipe.data.jitter if split == "train" else None,

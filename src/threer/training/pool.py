@@ -195,7 +195,7 @@ def _checked(recipe: Recipe) -> SourceSettings:
     if len(recipe.resolution.sizes) != 1:
         raise ThreerError(f"recipe {recipe.name}: generated rooms are kept at one size; give resolution.sizes one")
     source = recipe.data.sources.get("synthetic", SourceSettings())
-    for name in ("crop_jitter", "background", "far"):
+    for name in ("crop_jitter", "background", "far", "overlap", "parallax"):
         if getattr(source, name) is not None:
             raise ThreerError(f"recipe {recipe.name}: data.sources.synthetic has no use for {name!r}")
     return source

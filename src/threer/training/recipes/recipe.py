@@ -51,6 +51,10 @@ class Source:
     """Probability of masking the background, where the set has masks for it."""
     far: float | None = None
     """Depths beyond this, in the set's unit, do not count."""
+    overlap: tuple[float, float] | None = None
+    """Least and most that views of a pair or neighbours of a set share, 0..1, where the set lists it."""
+    parallax: tuple[float, float] | None = None
+    """Least and most angle in degrees between their rays, where the set lists it."""
 
     def __post_init__(self) -> None:
         if self.weight <= 0:
@@ -59,6 +63,10 @@ class Source:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ThreerError(f"{name} must lie in 0..1, got {value:g}")
+        for name, most in (("overlap", 1), ("parallax", 180)):
+            bounds = getattr(self, name)
+            if bounds is not None and not 0 <= bounds[0] <= bounds[1] <= most:
+                raise ThreerError(f"{name} must be two numbers that rise within 0..{most}, got {list(bounds)}")
         if self.modality is not None and (min(self.modality) < 0 or abs(sum(self.modality) - 1) > 1e-6):
             raise ThreerError(f"modality must be three probabilities that add up to 1, got {self.modality}")
 
