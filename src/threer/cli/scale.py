@@ -10,7 +10,7 @@ from threer.errors import ThreerError
 from threer.io.runs import Scene
 from threer.io.runs.layout import MESH
 from threer.io.trajectory import read_tum
-from threer.pipelines.one_frame import Moved, place_all, unplace_all
+from threer.pipelines.one_frame import Moved, family, place_all, unplace_all
 from threer.pipelines.scaling import Mark, from_distance, from_trajectory
 
 
@@ -19,7 +19,7 @@ def scale(run: Path, *, distance: tuple[str, str, float] | None, trajectory: Pat
     if (distance is not None) + (trajectory is not None) + reset != 1:
         raise ThreerError("say what is known: give one of --distance, --trajectory, or --reset")
     console = Console(stderr=True)
-    had_mesh = (run / MESH).is_file()
+    meshes = [folder / MESH for folder in family(run) if (folder / MESH).is_file()]
     if reset:
         with console.status("writing cameras and cloud"):
             moved = unplace_all(run)
@@ -35,8 +35,9 @@ def scale(run: Path, *, distance: tuple[str, str, float] | None, trajectory: Pat
         with console.status("writing cameras and cloud"):  # a long run has many points to choose from
             moved = place_all(run, placement)
         lines = [("scale", f"× {placement.sim3.scale:.6g}, now in metres"), ("from", placement.source)]
-    if had_mesh:
-        lines.append(("note", f"{MESH} had the scale of before and is gone: make it again with `threer mesh`"))
+    lines += [
+        ("note", f"{mesh} had the scale of before and is gone: make it again with `threer mesh`") for mesh in meshes
+    ]
     lines += _others(run, moved)
     for name, text in [*lines, ("run", str(run))]:
         console.print(f"{name:<9}{text}", highlight=False, markup=False, soft_wrap=True)

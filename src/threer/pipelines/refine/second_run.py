@@ -15,7 +15,7 @@ from threer.errors import RunError
 from threer.io.atomic import os_errors_as_run_errors, plain
 from threer.io.runs import RunWriter, Scene, StoredFrame
 from threer.io.runs.layout import PREVIEW
-from threer.io.runs.scene import PLACEMENT, read_run
+from threer.io.runs.scene import read_run
 from threer.render.overview import overview
 from threer.render.pictures import save_png
 from threer.types import Frame, Update
@@ -70,6 +70,8 @@ class SecondRun:
         """
         run = read_run(first.path) or {}
         store = run.get("store", {})
+        here = first.placement  # as it was opened: it may be scaled while this goes on
+        placed = None if here is None else {"scale": here.scale, "R": here.R.tolist(), "t": here.t.tolist()}
         part = out.with_name(f".{out.name}.{os.getpid()}.part")
         with os_errors_as_run_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,7 @@ class SecondRun:
         try:
             writer = RunWriter(
                 part,
-                {**first.settings, self.marker: str(first.path), PLACED: run.get(PLACEMENT)},
+                {**first.settings, self.marker: str(first.path), PLACED: placed},
                 weights=run.get("weights"),
                 metric=first.metric,
                 **{name: store[name] for name in ("precision", "cloud_budget", "keep", "normals") if name in store},
