@@ -74,20 +74,39 @@ def align(
     names     of the photos, for messages
     progress  is told what goes on
 
-    Where a few photos agree with no camera, the rest is aligned once more without them: they bend it.
+    Where a few photos agree with no camera, the rest is aligned once more without them: they bend it. Not so where
+    the known poses of the rest would no longer say where the world is, or how large.
 
     Raises ReconstructionError when no two photos hang together.
     """
-    found = _align(pairs, config, known, names, progress, {})
-    spoiling = {photo: why for photo, why in found.problems.items() if photo in found.spoiling}
-    if not spoiling or len(spoiling) > MOST_SPOILING * len(found.photos):
+    known = known or Known.nothing(pairs.count)
+    found = suspects = _align(pairs, config, known, names, progress, {})
+    if _too_many(found) and known.poses.any():  # a foreign photo that is held in a known place bends nearly all
+        free = dataclasses.replace(known, c2w=np.full_like(known.c2w, np.nan))
+        suspects = _align(pairs, config, free, names, progress, {})
+    if not suspects.spoiling or _too_many(suspects):
         return found
-    gone = {photo: f"{why}, and the others were aligned without it" for photo, why in spoiling.items()}
+    rest = [photo for photo in found.photos if photo not in suspects.spoiling]
+    if _place_and_size(known, rest) != _place_and_size(known, found.photos):
+        return found
+    gone = {
+        photo: f"{suspects.problems[photo]}, and the others were aligned without it" for photo in suspects.spoiling
+    }
     try:
         again = _align(pairs, config, known, names, progress, gone)
     except ReconstructionError:
         return found
-    return again if set(again.photos) == set(found.photos) - set(spoiling) else found  # it may be what joins others
+    return again if list(again.photos) == rest else found  # it may be what joins others
+
+
+def _too_many(found: Alignment) -> bool:
+    return len(found.spoiling) > MOST_SPOILING * len(found.photos)
+
+
+def _place_and_size(known: Known, photos: Sequence[int]) -> tuple[bool, bool]:
+    """Whether known poses of these photos say where the world is, and how large."""
+    here = known.subset(photos)
+    return bool(here.poses.any()), here.fixes_scale
 
 
 def _align(
