@@ -28,6 +28,8 @@ from threer.pipelines.refine.verdict import FEWEST_OBSERVATIONS, Verdict, follow
 from threer.types import FloatArray, Pointmap, Update
 
 FEWEST = 3
+SAME_LENS = 1.03
+"""Photos of one size whose focal lengths differ by a larger factor were taken with another zoom."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,22 +113,43 @@ def _refined(scene: Scene, matched: Matched, config: RefineConfig) -> _Refined:
 
 
 def _lenses(scene: Scene, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-    """The number of each view's lens, None for known ones: pictures of one size share one unless told otherwise."""
+    """The number of each view's lens, None for known ones: pictures of one size share one unless told otherwise.
+
+    Structure from motion knows zoomed photos from others: there the focal length has to be much the same as well.
+    """
     if scene.settings.get("intrinsics") is not None:
         return None
     if scene.settings.get("focal") == "per-image":
         return np.arange(len(rows), dtype=np.int64)
-    number = np.unique(scene.cameras.size[rows], axis=0, return_inverse=True)[1]
+    size = scene.cameras.size[rows]
+    zoom = np.zeros(len(rows), np.int64)
+    if scene.settings.get("method") == "sfm":
+        for one in np.unique(size, axis=0):
+            same = (size == one).all(axis=1)
+            zoom[same] = _alike(scene.cameras.K[rows[same], 0, 0])
+    number = np.unique(np.column_stack([size, zoom]), axis=0, return_inverse=True)[1]
     return np.asarray(number, np.int64).reshape(-1)
 
 
+def _alike(focals: FloatArray) -> npt.NDArray[np.int64]:
+    """Numbers of groups in which no focal length is longer than the shortest by more than `SAME_LENS`."""
+    group = np.zeros(len(focals), np.int64)
+    number, shortest = -1, 0.0
+    for k in np.argsort(focals, kind="stable"):
+        if number < 0 or focals[k] > SAME_LENS * shortest:
+            number, shortest = number + 1, float(focals[k])
+        group[k] = number
+    return group
+
+
 def _share_lens(scene: Scene, K: FloatArray, rows: npt.NDArray[np.int64]) -> None:
-    """Repeated pictures get the lens of a view of the same size."""
-    size = scene.cameras.size
+    """Repeated pictures get the lens of a view of the same size that began with the nearest focal length."""
+    size, focal = scene.cameras.size, scene.cameras.K[:, 0, 0]
     for position in np.setdiff1d(np.flatnonzero(scene.cameras.found), rows):
         same = rows[(size[rows] == size[position]).all(axis=1)]
         if len(same):
-            K[position] = K[same[np.argmin(np.abs(same - position))]]
+            nearest = np.lexsort((np.abs(same - position), np.abs(focal[same] - focal[position])))[0]
+            K[position] = K[same[nearest]]
 
 
 def _corrections(scene: Scene, found: Adjusted, rows: npt.NDArray[np.int64]) -> list[Correction]:
