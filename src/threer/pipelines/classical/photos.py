@@ -19,6 +19,15 @@ FAR = 1.25
 """A focal length that ends up further from EXIF's than by this factor: one of the two is wrong."""
 
 
+def by_picture(images: Sequence[int], focals: Sequence[PhotoFocal]) -> dict[int, PhotoFocal]:
+    """What is said of each picture by id: of files with the same pixels the first counts that says anything."""
+    said: dict[int, PhotoFocal] = {}
+    for image, focal in zip(images, focals, strict=True):
+        if image not in said or said[image].px is None:
+            said[image] = focal
+    return said
+
+
 def map_photos(
     store: FeatureStore,
     focals: Mapping[int, PhotoFocal],

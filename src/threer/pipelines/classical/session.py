@@ -24,7 +24,7 @@ from threer.pipelines.classical.given import doubt_given_focal
 from threer.pipelines.classical.mapping import Mapped
 from threer.pipelines.classical.matching import choose_pairs, match
 from threer.pipelines.classical.model import SparseModel, as_sparse_model, normalise
-from threer.pipelines.classical.photos import left_aside, map_photos
+from threer.pipelines.classical.photos import by_picture, left_aside, map_photos
 from threer.pipelines.sessions import Progress
 from threer.types import Checkpoint, FloatArray, Frame, Pointmap, Update
 
@@ -147,7 +147,7 @@ class ClassicalSession:
             store, distinct, in_order=self._in_order, all_up_to=config.all_pairs_up_to, similar=config.similar
         )
         match(store, pairs, seed=config.mapping_seed, progress=self._progress)
-        focals = dict(zip(self._ids, self._focals, strict=True))
+        focals = by_picture(self._ids, self._focals)
         mapped, notes = map_photos(store, focals, seed=config.mapping_seed, progress=self._progress)
         placed = set(mapped.model.reg_image_ids())
         normalise(mapped.model, next(image for image in self._ids if image in placed))
