@@ -84,11 +84,13 @@ def test_damaged_or_odd_exif_says_nothing(tmp_path: Path) -> None:
     assert focal_of({FOCAL: float("nan"), ACROSS: 400.0}, (40, 30)) == PhotoFocal()
 
 
-def test_sources_of_photos_know_the_file_of_each_frame(tmp_path: Path) -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_sources_of_photos_know_the_file_of_each_frame(tmp_path: Path, watched: bool) -> None:
     for name, film in (("1.jpg", 28), ("2.jpg", 56)):
         photo(tmp_path / name, (400, 300), {FILM: film})
     (tmp_path / "0.jpg").write_bytes(b"damaged")  # left out: numbers of frames and files differ from here on
-    source = open_source(tmp_path)
+    (tmp_path / ".end").touch()
+    source = open_source(f"watch:{tmp_path}" if watched else tmp_path)
     first, second = (source.focal_of(raw).px for raw in source)
     assert first is not None
     assert second == pytest.approx(2 * first)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from threer.config import SourceConfig
 from threer.errors import SourceError
+from threer.io.exif import PhotoFocal, read_focal
 from threer.io.folders import IMAGES_LOOKED_FOR, is_image_name, natural_order
-from threer.io.frames import SkippedFrame
+from threer.io.frames import RawFrame, SkippedFrame
 from threer.io.images import RGBImage, load_image
 from threer.io.live.source import Arrival, LiveSource
 from threer.io.live.timing import TICK
@@ -70,6 +71,9 @@ class WatchedFolder(LiveSource):
         self.folder = folder
         self._now = now
         self._waiting: list[_Pending] = []
+
+    def focal_of(self, raw: RawFrame) -> PhotoFocal:
+        return read_focal(self.folder / raw.name)
 
     def _arrivals(self) -> Generator[Arrival, None, None]:
         self._waiting.clear()
