@@ -147,6 +147,15 @@ def test_runs_belong_together_wherever_they_are_moved(scene: Scene, tmp_path: Pa
     assert Scene.open(tmp_path / "elsewhere").metric
 
 
+def test_a_copy_of_a_run_leaves_the_original_and_what_follows_that_alone(scene: Scene, tmp_path: Path) -> None:
+    refined = second_of(scene)
+    copy = Path(shutil.copytree(scene.path, tmp_path / "copy"))
+    found = place_all(copy, Placement(TURNED, "a guess"))
+    assert found.along == (copy / "refined",)
+    assert found.apart == ()
+    assert Scene.open(refined).placement is None
+
+
 def test_a_run_scaled_while_it_is_refined_tells_where_it_was(scene: Scene) -> None:
     place(scene.path, Placement(TURNED, "meanwhile"))
     refined = second_of(scene)  # from what was opened before

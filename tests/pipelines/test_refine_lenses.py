@@ -1,4 +1,4 @@
-"""Which pictures of a run share a focal length when it is refined."""
+"""Which pictures of a run share a focal length when it is refined, and where its report says that the result is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 
 import rendered_runs
 from threer.io.runs import RunWriter, Scene
-from threer.pipelines.refine.apply import _lenses, _share_lens
+from threer.pipelines.refine import apply, second_run
+from threer.pipelines.refine.apply import _lenses, _Refined, _share_lens, refine
+from threer.pipelines.refine.refit import Correction
+from threer.pipelines.refine.verdict import Verdict
 from threer.types import FloatArray
 
 FOCALS = np.array([300.0, 300.0, 302.0, 420.0, 420.0, 300.0])
@@ -64,3 +67,16 @@ def test_a_repeated_picture_takes_the_lens_of_its_zoom(tmp_path: Path) -> None:
     K[0, 0, 0], K[3, 0, 0] = 310.0, 430.0
     _share_lens(scene, K, np.array([0, 3, 5]))
     assert K[:, 0, 0].tolist() == [310, 310, 310, 430, 430, 300]
+
+
+def test_the_report_names_the_refined_run_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pycolmap", reason="refinement needs pycolmap: pip install 'threer[refine]'")
+    scene = run_with(tmp_path / "run", {"method": "sfm"})
+    verdict = Verdict(True, "", 9, 9, (1.0, 1.0), (1.0, 1.0), 9, 0.0, 0.0, 0, (300.0, 300.0))
+    cameras, as_it_was = scene.cameras, [Correction(1.0, None)] * len(scene)
+    monkeypatch.setattr(apply, "match_frames", lambda *_: None)
+    monkeypatch.setattr(apply, "_refined", lambda *_: _Refined(verdict, cameras.c2w, cameras.K, as_it_was))
+    monkeypatch.setattr(second_run, "overview", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    refine(scene, Path("better"))
+    assert Path(scene.report["refined"]["folder"]) == (tmp_path / "better").resolve()

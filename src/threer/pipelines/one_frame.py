@@ -103,9 +103,14 @@ def _followed(first: Path, along: Sequence[Path]) -> Moved:
         report = Scene.open(folder).report
         for kind in KINDS:
             named = (report.get(kind.name) or {}).get("folder")
-            if named and Path(named).resolve() not in inside and read_run(Path(named)) is not None:
+            if named and _stands_alone(Path(named)) and Path(named).resolve() not in inside:
                 apart.setdefault(Path(named).resolve(), Path(named))
     return Moved(first, tuple(along), tuple(apart.values()))
+
+
+def _stands_alone(path: Path) -> bool:
+    """Whether there is a run that follows no other one: that of a folder which this one is a copy of does."""
+    return read_run(path) is not None and first_of(path) == path
 
 
 def _due(folder: Path, above: Scene) -> Sim3 | None:

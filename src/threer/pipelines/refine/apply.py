@@ -75,8 +75,8 @@ def refine(
         raise RunError(f"{scene.path} has {int(scene.cameras.found.sum())} cameras, and it takes {FEWEST}")
     matched = match_frames(scene, config)
     refined = _refined(scene, matched, config)
-    told = {**dataclasses.asdict(refined.verdict), "folder": str(out) if refined.verdict.accepted else None}
     accepted = refined.verdict.accepted
+    told = {**dataclasses.asdict(refined.verdict), "folder": str(out.resolve()) if accepted else None}
     result = REFINED.write(scene, _updates(scene, refined), out, told) if accepted else scene
     with nullcontext() if lock else lock_folder(scene.path):
         write_json(scene.path / REPORT, {**scene.report, REFINED.name: plain(told)})

@@ -103,7 +103,7 @@ def close_loops(scene: Scene, out: Path | None = None, config: LoopConfig | None
     loops, refused, compared = _find(scene, config)
     result = _close(scene, loops, refused, compared, out)
     told = {
-        "folder": None if result.why else str(out),
+        "folder": None if result.why else str(out.resolve()),
         "why": result.why,
         "compared": compared,
         "loops": len(result.loops),
