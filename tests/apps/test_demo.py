@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ def test_demo_films_reconstructs_scores_and_draws(
 ) -> None:
     monkeypatch.setattr(demo, "FRAMES", 14)
     monkeypatch.setattr(demo, "SIZE", (96, 72))
-    monkeypatch.setattr(demo, "score_run", partial(demo.score_run, cloud_points=2000))
+    monkeypatch.setattr(demo, "CLOUD", 2000)
     monkeypatch.setattr("threer.pipelines.reconstruct.draw_preview", lambda scene: None)
     assert demo.demo(tmp_path / "demo", seed=9) == 0
     out = tmp_path / "demo"

@@ -84,5 +84,5 @@ def _distances(points: FloatArray, among: FloatArray) -> FloatArray:
     tree = KDTree(among)
     out = np.empty(len(points), dtype=np.float32)
     for start in range(0, len(points), CHUNK):
-        out[start : start + CHUNK] = tree.query(points[start : start + CHUNK])[0]
+        out[start : start + CHUNK] = tree.query(points[start : start + CHUNK], workers=-1)[0]
     return out
