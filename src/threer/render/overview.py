@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threer.render import splat
-from threer.render.pictures import caption, colorize
+from threer.render import path, splat
+from threer.render.pictures import caption
 from threer.render.splat import ByteImage, Layer
 from threer.types import FloatArray, Trajectory
 
@@ -24,10 +24,10 @@ FILL_CELL_PX = 16
 MAP_SHARE = 0.34  # of the width
 CEILING_SHARE = 0.3  # of the ground plan, above which what hangs over all cameras is taken off
 CEILING_CLEARANCE = 0.1  # of the scene's height
-PATH_WIDTH_PX = 2.2
-FRUSTUM_PX = 14
-FRUSTUM_GAP = 5.0  # along the path between frusta, in their length
-HIDDEN_OPACITY = 0.35  # of the path where the scene stands in front of it
+PATH_REACH = 0.5  # of the extent of scene and usual camera, beyond which a camera is a failed estimate
+FARTHEST_PATH = (
+    5.0  # extents of the scene between it and the usual camera: a telephoto lens sees 0.2 of its distance
+)
 BACKGROUND = (250, 250, 248)
 SEPARATOR = (225, 225, 222)
 
@@ -39,7 +39,8 @@ def overview(
 ) -> ByteImage:
     """Picture [H, W, 3] of a cloud xyz [M, 3], rgb [M, 3] uint8, in ``size`` (W, H): three-quarter view and map.
 
-    The path is coloured from its start (blue) to its end (red); where the cloud hides it, it shines through.
+    The path is coloured from its start (blue) to its end (red), both marked; where the cloud hides it, it shines
+    through.
     Cameras not found are left out. A cloud without points gives a picture that says so.
     """
     width, height = size
@@ -65,8 +66,9 @@ def overview(
         layer = splat.close_gaps(layer)
         layer = Layer(layer.depth, splat.shade(layer))
         if len(scene.cameras):
-            layer = _over(_path(scene.cameras, K, c2w, panel_size), layer)
-        panels.append(splat.resolve(layer.rgb, layer.depth, BACKGROUND))
+            layer = path.over(path.draw(scene.cameras, K, c2w, panel_size), layer, BACKGROUND)
+        panel = splat.resolve(layer.rgb, layer.depth, BACKGROUND)
+        panels.append(path.mark_ends(panel, scene.cameras, K, c2w))
     line = np.full((height, 2, 3), SEPARATOR, dtype=np.uint8)
     return np.concatenate([panels[0], line, panels[1]], axis=1)
 
@@ -143,10 +145,19 @@ class _Scene:
         return K, c2w
 
     def near_path(self) -> FloatArray:
-        """Camera centres, without those that a failed estimate put far away from everything."""
+        """Camera centres, without those that a failed estimate put far away from everything.
+
+        The usual camera is not far away, though the cloud may begin as far in front of it as it is deep.
+        """
         low, high = self.voxels.min(axis=0), self.voxels.max(axis=0)
-        reach = 0.5 * float((high - low).max())
+        extent = float((high - low).max())
         centres = self.cameras[:, :3, 3]
+        if len(centres):
+            usual = np.median(centres, axis=0)
+            if ((usual > low - FARTHEST_PATH * extent) & (usual < high + FARTHEST_PATH * extent)).all():
+                low, high = np.minimum(low, usual), np.maximum(high, usual)
+                extent = float((high - low).max())
+        reach = PATH_REACH * extent
         near: FloatArray = centres[((centres > low - reach) & (centres < high + reach)).all(axis=1)]
         return near
 
@@ -194,45 +205,3 @@ def _filled(points: FloatArray, K: FloatArray, c2w: FloatArray, size: Size) -> f
     columns, rows = -(-size[0] // FILL_CELL_PX), -(-size[1] // FILL_CELL_PX)
     inside = ((cells >= 0) & (cells < [columns, rows])).all(axis=1)
     return len(np.unique(cells[inside] @ [1, columns])) / (columns * rows)
-
-
-def _path(cameras: FloatArray, K: FloatArray, c2w: FloatArray, size: Size) -> Layer:
-    """The way of the camera and a few of its frusta, as dense points of constant width in the picture."""
-    centres = cameras[:, :3, 3]
-    pixel = float(np.median(np.linalg.norm(centres - c2w[:3, 3], axis=1)) / K[0, 0])  # its length at the path
-    time = np.linspace(0, 1, len(centres))
-    lines = [(centres[i], centres[i + 1], time[i], time[i + 1]) for i in range(len(centres) - 1)]
-    shape = FRUSTUM_PX * pixel * np.array([[-0.7, -0.5, 1], [0.7, -0.5, 1], [0.7, 0.5, 1], [-0.7, 0.5, 1]])
-    for i in _apart(centres, FRUSTUM_GAP * FRUSTUM_PX * pixel):
-        corners = shape @ cameras[i, :3, :3].T + centres[i]
-        for k in range(4):
-            lines.append((centres[i], corners[k], time[i], time[i]))
-            lines.append((corners[k], corners[(k + 1) % 4], time[i], time[i]))
-    points, times = [], []
-    most_steps = 2 * (size[0] + size[1])  # enough from one corner of the picture to the other
-    for start, end, first, last in lines:
-        steps = 2 + int(min(2 * float(np.linalg.norm(end - start)) / max(pixel, 1e-12), most_steps))
-        share = np.linspace(0, 1, steps)[:, None]
-        points.append(start + share * (end - start))
-        times.append(first + share[:, 0] * (last - first))
-    xyz = np.concatenate(points)
-    radii = np.full(len(xyz), PATH_WIDTH_PX / 2 * pixel, dtype=np.float32)
-    # The ends of the colour map are nearly black: not used.
-    return splat.rasterize(xyz, colorize(np.concatenate(times), -0.12, 1.08), radii, K, c2w, size)
-
-
-def _apart(centres: FloatArray, gap: float) -> list[int]:
-    """The first camera, and each that is ``gap`` away from the one taken before: frusta that do not overlap."""
-    taken = [0]
-    for i, centre in enumerate(centres):
-        if np.linalg.norm(centre - centres[taken[-1]]) >= gap:
-            taken.append(i)
-    return taken
-
-
-def _over(path: Layer, scene: Layer) -> Layer:
-    """The path in front of the scene, faint where the scene hides it."""
-    drawn = np.isfinite(path.depth)[..., None]
-    opacity = np.where(path.depth <= scene.depth, 1.0, HIDDEN_OPACITY)[..., None] * drawn
-    backdrop = np.where(np.isfinite(scene.depth)[..., None], scene.rgb, np.array(BACKGROUND, dtype=np.float32))
-    return Layer(np.minimum(path.depth, scene.depth), opacity * path.rgb + (1 - opacity) * backdrop)
