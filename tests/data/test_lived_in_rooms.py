@@ -17,7 +17,7 @@ from threer.data.synthetic.placing import BOX
 from threer.data.synthetic.raycast import cast, clearance, gap_within
 from threer.data.synthetic.room_style import LIVED_IN, PLAIN, RoomStyle
 from threer.data.synthetic.rooms import MAX_PARTS, Rooms, sample_room, stack_rooms
-from threer.data.synthetic.shading import shade
+from threer.data.synthetic.shading import Bundles, shade
 from threer.data.synthetic.textures import COUNT, TextureBank, texture_bank
 from threer.errors import SourceError
 
@@ -54,7 +54,8 @@ def looks(room: Rooms, seed: int, bank: TextureBank) -> torch.Tensor:
     origin, direction = bundles(room, seed)
     which = torch.zeros(len(origin), dtype=torch.long)
     pixel = torch.full((len(origin),), 0.01)
-    return shade(room, bank, which, origin, direction, cast(room, which, origin, direction), pixel)
+    hits = cast(room, which, origin, direction)
+    return shade(room, bank, Bundles(which, origin, direction, pixel), hits)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -101,7 +102,7 @@ def test_a_room_looks_the_same_whatever_it_is_stacked_with() -> None:
     origin, direction = bundles(room, 2)
     which, pixel = torch.ones(len(origin), dtype=torch.long), torch.full((len(origin),), 0.01)
     hits = cast(crowd, which, origin, direction)
-    seen = shade(crowd, bank, which, origin, direction, hits, pixel)
+    seen = shade(crowd, bank, Bundles(which, origin, direction, pixel), hits)
     torch.testing.assert_close(seen, looks(room, 2, bank), atol=1e-4, rtol=1e-3)
     faces = hits.part >= crowd.kind.shape[1]
     alone = cast(room, torch.zeros_like(which), origin, direction)
@@ -163,15 +164,15 @@ def test_a_mirror_has_its_own_depth_and_shows_the_room_behind_the_viewer() -> No
     torch.testing.assert_close(hits.distance, torch.full((1, 2), 3.3))
     assert (hits.part == 0).all()
     pixel = torch.full((1,), 0.01)
-    shown = shade(room, bank, ALONE, origin, forward, hits, pixel)
+    shown = shade(room, bank, Bundles(ALONE, origin, forward, pixel), hits)
     # what an eye behind the glass would see without it
     behind = torch.tensor([[0.0, 0.0, 2 * 3.8 - 0.5]])
     back = forward * torch.tensor([1.0, 1.0, -1.0])
     room.radius.zero_()
     for ray in range(2):
         at = behind + 3.3 * back[:, ray]  # on the glass
-        direct = cast(room, ALONE, at, back[:, ray : ray + 1])
-        seen = shade(room, bank, ALONE, at, back[:, ray : ray + 1], direct, 2 * pixel)
+        onward = Bundles(ALONE, at, back[:, ray : ray + 1], 2 * pixel)
+        seen = shade(room, bank, onward, cast(room, ALONE, at, onward.direction))
         torch.testing.assert_close(shown[:, ray], seen[:, 0], atol=1e-3, rtol=1e-2)
 
 
@@ -215,7 +216,7 @@ def test_walls_colour_the_light_near_them() -> None:
     floor = torch.tensor([[[-2.8, 2.0, 0.0], [2.8, 2.0, 0.0]]])
     hits = cast(room, ALONE, origin, floor)
     assert (hits.part == count + 3).all()
-    near, far = shade(room, bank, ALONE, origin, floor, hits, torch.full((1,), 0.01))[0]
+    near, far = shade(room, bank, Bundles(ALONE, origin, floor, torch.full((1,), 0.01)), hits)[0]
     assert near[0] / near[1] > 1.1 * far[0] / far[1]
 
 

@@ -14,7 +14,7 @@ from threer.data.synthetic.quads import light_of_quads
 from threer.data.synthetic.raycast import blocked, cast, first_of
 from threer.data.synthetic.room_style import LIVED_IN
 from threer.data.synthetic.rooms import Rooms, sample_room
-from threer.data.synthetic.shading import shade
+from threer.data.synthetic.shading import Bundles, shade
 from threer.data.synthetic.textures import texture_bank
 from threer.data.synthetic.tiles import Views, to_frames, to_tiles
 
@@ -78,10 +78,11 @@ def test_a_surface_that_no_quad_looks_at_has_its_own_light(room: Rooms, views: V
 
 def test_pictures_of_quads_are_about_those_of_pixels(room: Rooms, views: Views) -> None:
     tiles = views.of_tiles(torch.zeros(3, dtype=torch.int64))
-    origin, rays, pixel = views.of_tiles(views.c2w[:, :3, 3]), views.rays(), torch.full((len(tiles),), 1 / 40)
-    hits, bank = cast(room, tiles, origin, rays), texture_bank()
-    quick = shade(room, bank, tiles, origin, rays, hits, pixel, SIZE).clamp(0, 2)
-    slow = shade(room, bank, tiles, origin, rays, hits, pixel).clamp(0, 2)
+    origin, pixel = views.of_tiles(views.c2w[:, :3, 3]), torch.full((len(tiles),), 1 / 40)
+    rays = Bundles(tiles, origin, views.rays(), pixel)
+    hits, bank = cast(room, tiles, origin, rays.direction), texture_bank()
+    quick = shade(room, bank, rays, hits, SIZE).clamp(0, 2)
+    slow = shade(room, bank, rays, hits).clamp(0, 2)
     assert (quick - slow).abs().mean() < 0.035 * slow.mean()
     assert not torch.equal(quick, slow)
 

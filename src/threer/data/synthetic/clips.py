@@ -17,7 +17,7 @@ from threer.data.synthetic.photometric import augment, develop, soften
 from threer.data.synthetic.raycast import Hits, cast
 from threer.data.synthetic.rooms import Rooms, sample_room, stack_rooms
 from threer.data.synthetic.sensor import record
-from threer.data.synthetic.shading import shade
+from threer.data.synthetic.shading import Bundles, shade
 from threer.data.synthetic.styles import WALK, ClipStyle
 from threer.data.synthetic.textures import TextureBank, texture_bank
 from threer.data.synthetic.tiles import TILE, Views, to_frames
@@ -209,7 +209,7 @@ def _render_frames(
     origin, pixel = views.of_tiles(views.c2w[:, :3, 3]), views.of_tiles(1 / views.K[:, 0, 0])
 
     def colours(rays: Tensor, hits: Hits) -> Tensor:
-        light = shade(rooms, bank, of_tile, origin, rays, hits, pixel, views.size)
+        light = shade(rooms, bank, Bundles(of_tile, origin, rays, pixel), hits, views.size)
         return light.clamp(0, BRIGHTEST) if style.sensor is not None else develop(light, style.exposure)
 
     centres = views.rays()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -16,40 +18,46 @@ _DEEP = 0.06  # of a rich one, which has light from walls and floor besides
 _MIRRORED_AT_ONCE = 16_384  # rays
 
 
-def shade(
-    rooms: Rooms,
-    bank: TextureBank,
-    room: Tensor,
-    origin: Tensor,
-    direction: Tensor,
-    hits: Hits,
-    pixel: Tensor,
-    size: tuple[int, int] | None = None,
-) -> Tensor:
-    """Linear RGB [G, k, 3] seen along rays.
+@dataclass(frozen=True, eq=False)
+class Bundles:
+    """G groups of k rays; those of a group start at one point.
 
-    room [G] int64, origin [G, 3], direction [G, k, 3], pixel [G] angle of a pixel in radians (for the mip level);
+    room       [G] int64 the room they are in
+    origin     [G, 3]
+    direction  [G, k, 3] of any length
+    pixel      [G] angle of a pixel in radians, for the mip level
+    """
+
+    room: Tensor
+    origin: Tensor
+    direction: Tensor
+    pixel: Tensor
+
+    def at(self, distance: Tensor) -> Tensor:
+        """Points [G, k, 3] so far [G, k] along the rays, in units of their direction."""
+        return self.origin.unsqueeze(1) + distance.unsqueeze(-1) * self.direction
+
+
+def shade(
+    rooms: Rooms, bank: TextureBank, rays: Bundles, hits: Hits, size: tuple[int, int] | None = None
+) -> Tensor:
+    """Linear RGB [G, k, 3] seen along rays, whose first hits are ``hits``.
+
     ``size`` (W, H) of the frames if the groups are all their tiles: shadows of rich rooms are then worked out for
     quads of pixels, which is several times as fast
     """
-    colour = _shade_once(rooms, bank, room, origin, direction, hits, pixel, size)
+    colour = _shade_once(rooms, bank, rays, hits, size)
     if rooms.rich:
-        _mirror(rooms, bank, room, origin, direction, hits, pixel, colour)
+        _mirror(rooms, bank, rays, hits, colour)
     return colour
 
 
 def _shade_once(
-    rooms: Rooms,
-    bank: TextureBank,
-    room: Tensor,
-    origin: Tensor,
-    direction: Tensor,
-    hits: Hits,
-    pixel: Tensor,
-    size: tuple[int, int] | None = None,
+    rooms: Rooms, bank: TextureBank, rays: Bundles, hits: Hits, size: tuple[int, int] | None = None
 ) -> Tensor:
     """As ``shade``, with mirrors dark."""
-    points = origin.unsqueeze(1) + hits.distance.unsqueeze(-1) * direction  # [G, k, 3]
+    room, direction = rays.room, rays.direction
+    points = rays.at(hits.distance)
     shape = hits.part.shape
     rooms_of_ray = room.unsqueeze(1).expand(shape).reshape(-1)
     part = hits.part.reshape(-1)
@@ -59,7 +67,7 @@ def _shade_once(
     facing = dot(normal, view).unsqueeze(-1)
     normal = torch.where(facing < 0, -normal, normal)
 
-    span = (hits.distance * direction.norm(dim=-1) * pixel.unsqueeze(1)).reshape(-1)
+    span = (hits.distance * direction.norm(dim=-1) * rays.pixel.unsqueeze(1)).reshape(-1)
     material = rooms_of_ray * rooms.tile.shape[1] + part
     colour = _albedo(rooms, bank, material, uv_metres, span / facing.squeeze(-1).abs().clamp(min=0.1))
     gloss, glow = (_of(values, material).unsqueeze(-1) for values in (rooms.gloss, rooms.glow))
@@ -90,30 +98,21 @@ def _shade_once(
     return (total * (1 - _of(rooms.mirror, material).unsqueeze(-1))).view(*shape, 3)
 
 
-def _mirror(
-    rooms: Rooms,
-    bank: TextureBank,
-    room: Tensor,
-    origin: Tensor,
-    direction: Tensor,
-    hits: Hits,
-    pixel: Tensor,
-    colour: Tensor,
-) -> None:
+def _mirror(rooms: Rooms, bank: TextureBank, rays: Bundles, hits: Hits, colour: Tensor) -> None:
     """Add to ``colour``, in place, what mirrors show: one further ray for each pixel that hits one."""
-    share = rooms.mirror[room.unsqueeze(1), hits.part]
+    share = rooms.mirror[rays.room.unsqueeze(1), hits.part]
     mirrors = (share > 0).nonzero()
     for first in range(0, len(mirrors), _MIRRORED_AT_ONCE):
         group, ray = mirrors[first : first + _MIRRORED_AT_ONCE].unbind(1)
-        onward = direction[group, ray]
-        part, of_room = hits.part[group, ray], room[group]
-        at = origin[group] + hits.distance[group, ray].unsqueeze(-1) * onward
-        normal, _ = _surface(rooms, of_room, part, at)
+        onward = rays.direction[group, ray]
+        part, room = hits.part[group, ray], rays.room[group]
+        at = rays.origin[group] + hits.distance[group, ray].unsqueeze(-1) * onward
+        normal, _ = _surface(rooms, room, part, at)
         slant = (onward * normal).sum(-1, keepdim=True)
-        onward = (onward - 2 * slant * normal).unsqueeze(1)
-        at = at - 1e-3 * slant.sign() * normal
-        beyond = cast(rooms, of_room, at, onward)
-        shown = _shade_once(rooms, bank, of_room, at, onward, beyond, 2 * pixel[group]).squeeze(1)
+        mirrored = (onward - 2 * slant * normal).unsqueeze(1)
+        reflected = Bundles(room, at - 1e-3 * slant.sign() * normal, mirrored, 2 * rays.pixel[group])
+        beyond = cast(rooms, room, reflected.origin, reflected.direction)
+        shown = _shade_once(rooms, bank, reflected, beyond).squeeze(1)
         colour[group, ray] += share[group, ray].unsqueeze(-1) * shown
 
 
