@@ -2,6 +2,7 @@
 
     python benchmarks/feed.py slam3r-mini                 # processor seconds of one thread
     python benchmarks/feed.py dust3r-mini --device cuda   # seconds by the clock
+    python benchmarks/feed.py slam3r-mini --workers 2     # and what two processes make ahead, by the clock
 
 Rendering is timed in its two parts: what the CPU draws (room, path), and what the device casts and develops.
 Training is timed by whole optimiser steps of the recipe on random pictures. A recipe uses up one clip for every
@@ -18,14 +19,17 @@ from dataclasses import replace
 import torch
 
 from threer.data.synthetic.clips import draw_scenes, render_scenes
+from threer.training.ahead import Ahead
 from threer.training.batch import Batch
 from threer.training.networks import build
 from threer.training.objectives import Step, make_objective
-from threer.training.pool import style_of
 from threer.training.recipes import load_recipe
 from threer.training.recipes.recipe import Recipe
+from threer.training.rounds import Rounds, style_of
 from threer.training.schedule import make_optimizers
 from threer.training.sources import Feed
+
+LANES = 8  # clips of a round
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8, help="samples of a step")
     parser.add_argument("--size", type=int, help="side of the pictures; the recipe's when not given")
     parser.add_argument("--style", choices=("plain", "hand-held"), help="the recipe's when not given")
+    parser.add_argument("--workers", type=int, help="processes that work ahead")
     parser.add_argument("--render-only", action="store_true", help="do not train")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -50,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"room and path   {1000 * drawn / given.clips:8.1f} ms a clip")
     print(f"pictures        {1000 * rendered / given.clips / frames:8.1f} ms a frame")
     print(f"rendered        {clips:8.2f} clips/s, {clips * frames:.1f} frames/s")
+    if given.workers:
+        ahead = made_ahead(recipe, size, given.workers, torch.device(given.device))
+        print(f"made ahead      {ahead:8.2f} clips/s by {given.workers} processes")
     if given.render_only:
         return
     samples = given.batch / train(recipe, given.batch, given.device)
@@ -67,6 +75,22 @@ def render(recipe: Recipe, size: tuple[int, int], clips: int, device: str) -> tu
     between = seconds(device)
     render_scenes(scenes, size, style, device)
     return between - before, seconds(device) - between
+
+
+def made_ahead(recipe: Recipe, size: tuple[int, int], workers: int, device: torch.device) -> float:
+    """Clips a second that come from processes that work ahead."""
+    makes = Ahead(Rounds(recipe.synthetic, size, 0, LANES, tuple(range(LANES)), None), device, workers)
+    try:
+        for number in range(makes.depth):  # begin, textures, kernels
+            makes.take(number)
+        before = time.perf_counter()
+        for number in range(makes.depth, 2 * makes.depth):
+            makes.take(number)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return makes.depth * LANES / (time.perf_counter() - before)
+    finally:
+        makes.close()
 
 
 def train(recipe: Recipe, batch: int, device: str) -> float:

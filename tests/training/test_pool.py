@@ -16,8 +16,9 @@ from threer.data.synthetic.rooms import sample_room
 from threer.errors import ThreerError
 from threer.geometry.transforms import apply
 from threer.training.batch import Batch, Roles, cat
-from threer.training.pool import PLAIN_FOV, PoolPlan, RoomPool, style_of
+from threer.training.pool import PoolPlan, RoomPool
 from threer.training.recipes.recipe import Recipe, Source
+from threer.training.rounds import PLAIN_FOV, style_of
 from threer.training.sources import Feed, Request, lanes_for, number_of
 from tiny_training import PAIRS, WINDOWS, tiny_recipe
 
@@ -198,7 +199,7 @@ def hand_held(**settings: object) -> Recipe:
 
 def test_points_of_hand_held_clips_go_through_their_lenses(monkeypatch: pytest.MonkeyPatch) -> None:
     style = replace(HAND_HELD, room=PLAIN, sensor=None, lens=Lens(k1=(0.2, 0.2), k2=(0.0, 0.0)))
-    monkeypatch.setattr("threer.training.pool.HAND_HELD", style)
+    monkeypatch.setattr("threer.training.rounds.HAND_HELD", style)
     pool = RoomPool(hand_held(clutter=(0.0, 0.0)), PoolPlan(1, 1), 1, [0])
     pool.advance(0)
     batch = pool.draw(3, Request(2, (32, 32), Roles()), 0, generator())
@@ -207,7 +208,7 @@ def test_points_of_hand_held_clips_go_through_their_lenses(monkeypatch: pytest.M
     at_the_corner = batch.distortion[..., 0] * corner.square().sum(-1)
     torch.testing.assert_close(at_the_corner, torch.full((3, 2), 0.2), atol=1e-4, rtol=0)
     assert not batch.distortion[..., 1].any()
-    room = sample_room(pool._first_seed)
+    room = sample_room(pool.course.first_seed)
     world = apply(batch.c2w, batch.camera).flatten(0, 3)
     assert clearance(room, torch.zeros(1, dtype=torch.long), world[None]).abs().max() < 0.02  # depth is 16-bit
     both = cat([batch, replace(batch, distortion=torch.zeros(3, 2, 2))])
@@ -219,10 +220,7 @@ def test_clutter_and_views_rise_over_the_run() -> None:
     pool = RoomPool(hand_held(clutter=(0.2, 1.0), ramp=400, reuse=10.0), PoolPlan(8, 4), 1, [0])
 
     def clutter(first: int, last: int) -> list[float]:
-        found = []
-        for pool.rounds in range(first, last):
-            found.append(pool._style_of_round().room.clutter)
-        return found
+        return [pool.course.style(number).room.clutter for number in range(first, last)]
 
     assert clutter(0, 3) == [pytest.approx(0.2)] * 3
     assert max(clutter(4, 12)) < 0.4

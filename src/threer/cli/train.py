@@ -24,6 +24,7 @@ def train(
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = (),
     published: bool = False,
     threads: int | None = None,
+    workers: int | None = None,
     dry_run: bool = False,
     package: Path | None = None,
 ) -> int:
@@ -45,13 +46,16 @@ def train(
         set: Change settings of the recipe: batch.per_device=8.
         published: The original's settings where ours differ.
         threads: CPU threads.
+        workers: Processes that make rooms ahead; by default most of the cores on a GPU's machine, and else none.
         dry_run: Every stage for a few steps, timed, and what the run would come to.
         package: Only copy the result of OUT to this folder, as one file of weights.
     """
     from threer.training.command import train as command
     from threer.training.options import Options
 
-    options = Options(device, minutes, session, steps, init, strategy, precision, deterministic, save_every, data)
+    options = Options(
+        device, minutes, session, steps, init, strategy, precision, deterministic, save_every, data, workers
+    )
     command(
         recipe,
         out,

@@ -35,22 +35,24 @@ def main() -> int:
     add("--published", action="store_true", help="the original's settings where ours differ")
     add("--data", type=Path, metavar="FOLDER", help="of the data sets on disk, if the recipe wants any")
     add("--threads", type=int, help="CPU threads")
+    add("--workers", type=int, help="processes that make rooms ahead (default: on a GPU most of the cores, else 0)")
     add("--dry-run", action="store_true", help="every stage for a few steps, timed; what the run would come to")
     add("--package", type=Path, metavar="FOLDER", help="only copy the result of OUT to FOLDER, as one file")
     a = parser.parse_args()
-    options = Options(
-        device=a.device,
-        minutes=a.minutes,
-        session=a.session,
-        steps=a.steps,
-        init=a.init,
-        strategy=a.strategy,
-        precision=a.precision,
-        deterministic=a.deterministic,
-        save_every=a.save_every,
-        data=a.data,
-    )
     try:
+        options = Options(
+            device=a.device,
+            minutes=a.minutes,
+            session=a.session,
+            steps=a.steps,
+            init=a.init,
+            strategy=a.strategy,
+            precision=a.precision,
+            deterministic=a.deterministic,
+            save_every=a.save_every,
+            data=a.data,
+            workers=a.workers,
+        )
         train(
             a.recipe,
             a.out,

@@ -16,8 +16,9 @@ from threer.models.files import write_shards
 from threer.training.initialise import initialise, read_state
 from threer.training.logs import LOG
 from threer.training.networks import build
-from threer.training.pool import VALIDATION_SEED, style_of
+from threer.training.pool import VALIDATION_SEED
 from threer.training.recipes.recipe import Initialisation, Recipe
+from threer.training.rounds import style_of
 from threer.training.start import RESULT
 from threer.training.state import Progress
 from threer.training.validation import SCORES, Scores, save_mean_pointmap

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from threer.errors import ThreerError
-from threer.training.device import free_memory, synchronize
+from threer.training.device import free_memory, timed
 from threer.training.parallel import from_first
 from threer.training.pool import PoolPlan, RoomPool, bytes_of_clip
 from threer.training.recipes.recipe import Recipe
@@ -27,12 +27,14 @@ class Opening:
     fabric  launched; see `threer.training.parallel`
     data    folder of the data sets on disk
     limit   seconds of the whole run, or None
+    workers processes that make rooms ahead
     """
 
     recipe: Recipe
     fabric: Any
     data: Path | None
     limit: float | None
+    workers: int = 0
 
     def feed(
         self, number: int, plan: PoolPlan | None, report: Callable[[str], None]
@@ -49,7 +51,7 @@ class Opening:
             if name == "synthetic":
                 lanes = Feed(recipe, {}, fabric.world_size, fabric.global_rank)
                 plan = plan or self._plan(lanes)
-                pool = RoomPool(recipe, plan, lanes.lanes, lanes.own, fabric.device)
+                pool = RoomPool(recipe, plan, lanes.lanes, lanes.own, fabric.device, workers=self.workers)
                 pool.advance(number * lanes.samples)
                 sources[name] = pool
                 clips, most = pool.filled * pool.lanes, plan.rounds * pool.lanes
@@ -81,14 +83,18 @@ class Opening:
         return PoolPlan(int(rounds), int(first))
 
     def _seconds_of_round(self, lanes: Feed, device: torch.device) -> float:
-        """To render a clip for each lane, by trying."""
-        trial = RoomPool(self.recipe, PoolPlan(1, 1), lanes.lanes, lanes.own, device)
-        trial.render_round()  # compiles, loads textures
-        synchronize(device)
+        """To make a clip for each lane, by trying."""
+        course = RoomPool(self.recipe, PoolPlan(1, 1), lanes.lanes, lanes.own, device).course
+        course.render(0, course.draw(0), device)  # compiles, loads textures
         before = time.monotonic()
-        trial.render_round()
-        synchronize(device)
-        return time.monotonic() - before
+        scenes = course.draw(1)
+        drawing = time.monotonic() - before
+        rendering = timed(device, lambda: course.render(1, scenes, device))
+        if not self.workers:
+            return drawing + rendering
+        if device.type == "cpu":  # they render as well
+            return (drawing + rendering) / self.workers
+        return max(drawing / self.workers, rendering)
 
     def _sharing_memory(self) -> int:
         """Processes that share this machine's memory; each GPU has its own."""

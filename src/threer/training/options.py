@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from threer.errors import ThreerError
+
+MOST_WORKERS = 16  # they draw more rooms than any network here uses up
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,8 @@ class Options:
     deterministic  torch's deterministic algorithms
     save_every     seconds between two states on disk
     data           folder of the data sets on disk, each in a folder of its recipe's name
+    workers        processes that make generated rooms ahead of time; None for none where a CPU trains, and where a
+                   GPU does for all of this process's share of the cores but one
     """
 
     device: str = "cpu"
@@ -31,3 +38,18 @@ class Options:
     deterministic: bool = False
     save_every: float = 120.0
     data: Path | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise ThreerError(f"--workers must not be below 0, got {self.workers}")
+
+    @property
+    def drawing(self) -> int:
+        """Processes that make rooms ahead."""
+        if self.workers is not None:
+            return self.workers
+        if self.device != "cuda":
+            return 0
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return min(MOST_WORKERS, max(0, (os.cpu_count() or 1) // beside - 1))

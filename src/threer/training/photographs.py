@@ -62,6 +62,9 @@ class Photographs:
     def advance(self, samples: int) -> None:
         """Files are all there from the beginning."""
 
+    def close(self) -> None:
+        self._readers.shutdown()
+
     def draw(self, count: int, request: Request, lane: int, generator: torch.Generator) -> Batch:
         """``count`` samples at random."""
         starts = torch.randint(len(self.views), (count,), generator=generator).tolist()

@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from threer.data.synthetic import HAND_HELD, ClipStyle, HandHeld, Motion, render_clips
-from threer.data.synthetic.photographs import photographs_in
 from threer.data.synthetic.photometric import augment
 from threer.errors import ThreerError
 from threer.geometry.scale import normalize
+from threer.training.ahead import Ahead
 from threer.training.batch import Batch, Roles
-from threer.training.recipes.recipe import Recipe, Synthetic
+from threer.training.recipes.recipe import Recipe
 from threer.training.recipes.recipe import Source as SourceSettings
-from threer.training.sources import Request, number_of
+from threer.training.rounds import Rounds
+from threer.training.sources import Request
 
 VALIDATION_SEED = 1_000_000_000  # training seeds count up from below and never get there
 SEEDS_OF_A_RUN = 10_000_000
-PLAIN_FOV = (36.0, 58.0)  # what the centre square of an ordinary video has
 _MODALITY = (0.8, 0.15, 0.05)  # of metric sets where nothing is said (CUT3R)
 
 
@@ -40,7 +39,7 @@ class RoomPool:
     """A ring of clips for each lane, as 8-bit colour and 16-bit depth, all from seeds.
 
     A *round* is one further clip in every lane; it replaces the oldest. Which clips there are follows from the
-    number of rounds alone, so that a run that goes on renders what it had.
+    number of rounds alone, so that a run that goes on renders what it had. ``workers`` processes make rounds ahead.
     """
 
     on_disk = False
@@ -53,13 +52,17 @@ class RoomPool:
         own: Sequence[int],
         device: str | torch.device = "cpu",
         first_seed: int | None = None,
+        workers: int = 0,
     ) -> None:
         self.settings, self.plan, self.lanes, self.own = recipe.synthetic, plan, lanes, list(own)
         self._views, self._source = recipe.views, _checked(recipe)
-        self.size, self.style = recipe.resolution.sizes[0], style_of(recipe.synthetic)
-        self.device = torch.device(device)
-        self._first_seed = recipe.seed * SEEDS_OF_A_RUN if first_seed is None else first_seed
-        self._fixed = first_seed is not None  # validation: no part of the run's course
+        self.size, self.device = recipe.resolution.sizes[0], torch.device(device)
+        if first_seed is None:
+            seed, rising = recipe.seed * SEEDS_OF_A_RUN, plan.first
+        else:  # validation: no part of the run's course
+            seed, rising = first_seed, None
+        self.course = Rounds(recipe.synthetic, self.size, seed, lanes, tuple(own), rising)
+        self._ahead = Ahead(self.course, self.device, workers) if workers else None
         self.rounds = 0
         width, height = self.size
         shape = (len(self.own), plan.rounds, recipe.synthetic.frames)
@@ -90,26 +93,26 @@ class RoomPool:
             self.render_round()
 
     def render_round(self) -> None:
-        seeds = [self._first_seed + self.rounds * self.lanes + lane for lane in self.own]
-        clips = render_clips(seeds, self.frames, self.size, self._style_of_round(), self.device)
-        slot = self.rounds % self.plan.rounds
-        self._images[:, slot] = (clips.images * 255).round().to(torch.uint8)
-        self._depth[:, slot] = clips.depth.half()
-        self._c2w[:, slot] = clips.c2w
-        self._K[:, slot] = clips.K
-        self._distortion[:, slot] = clips.distortion
+        number = self.rounds
+        if self._ahead is not None:
+            kept = self._ahead.take(number)
+        else:
+            kept = self.course.render(number, self.course.draw(number), self.device)
+        slot = number % self.plan.rounds
+        self._images[:, slot], self._depth[:, slot] = kept.images, kept.depth
+        self._c2w[:, slot], self._K[:, slot], self._distortion[:, slot] = kept.c2w, kept.K, kept.distortion
         self.rounds += 1
 
-    def _style_of_round(self) -> ClipStyle:
-        """The style of the next round: from its number alone, as everything about it."""
-        if self.settings.style != "hand-held":
-            return self.style
-        low, high = self.settings.clutter
-        drawn = max(0, self.rounds + 1 - self.plan.first) * self.settings.reuse * self.lanes
-        risen = min(1.0, drawn / self.settings.ramp) if self.settings.ramp and not self._fixed else 1.0
-        generator = torch.Generator().manual_seed(number_of(self._first_seed, self.rounds))
-        clutter = low + (high - low) * risen * float(torch.rand((), generator=generator))
-        return replace(self.style, room=replace(self.style.room, clutter=clutter))
+    @property
+    def ahead(self) -> int:
+        """Rounds that are made ahead."""
+        return 0 if self._ahead is None else self._ahead.depth
+
+    def close(self) -> None:
+        """End the processes that work ahead; later rounds are made by this one."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
     def windows(self, lane: int, clips: Tensor, frames: Tensor, world: Tensor, request: Request) -> Batch:
         """The given clips [B], frames [B, V] and world frames [B] of the ``lane``-th own lane (indices)."""
@@ -199,20 +202,6 @@ def _checked(recipe: Recipe) -> SourceSettings:
         if getattr(source, name) is not None:
             raise ThreerError(f"recipe {recipe.name}: data.sources.synthetic has no use for {name!r}")
     return source
-
-
-def style_of(settings: Synthetic) -> ClipStyle:
-    """Clips without colour changes: those are drawn for every sample.
-
-    Raises `SourceError` where the folder of textures is not there.
-    """
-    if settings.style == "hand-held":
-        photographs = photographs_in(settings.textures) if settings.textures else ()
-        room = replace(HAND_HELD.room, photographs=photographs, clutter=settings.clutter[1])
-        walk = HandHeld(rate=settings.rate)
-        return replace(HAND_HELD, fov=settings.fov or HAND_HELD.fov, room=room, motion=walk)
-    motion = Motion(step=settings.step, gaze=settings.gaze)
-    return ClipStyle(fov=settings.fov or PLAIN_FOV, motion=motion, colour=0.0)
 
 
 def bytes_of_clip(recipe: Recipe) -> int:

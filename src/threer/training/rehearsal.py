@@ -49,9 +49,10 @@ def rehearse(recipe: Recipe, folder: Path, options: Options, console: Console) -
 
     seconds = timed(again.device, steps) / STEPS
     pool = again.feed.sources.get("synthetic")
-    rendered = None
+    rendered, least = None, ""
     if isinstance(pool, RoomPool):
-        rendered = len(pool.own) / timed(again.device, pool.render_round)
+        rendered = len(pool.own) / _seconds_of_round(pool)
+        least = "at least " if pool.ahead else ""  # training need not wait for what others make
     again.run()
 
     samples = recipe.batch.per_device * recipe.batch.accumulate * again.world
@@ -75,6 +76,19 @@ def rehearse(recipe: Recipe, folder: Path, options: Options, console: Console) -
         )
     if minutes is not None:
         training = minutes * 60 / (1 + busy)
-        table.add_row(f"projected for {minutes:g} minutes", f"{training * samples / seconds:,.0f} samples")
+        table.add_row(f"projected for {minutes:g} minutes", f"{least}{training * samples / seconds:,.0f} samples")
     if again.rank == 0:
         console.print(table)
+
+
+def _seconds_of_round(pool: RoomPool) -> float:
+    """To get a further clip for each lane; those that lie ready do not count."""
+    for _ in range(pool.ahead):
+        pool.render_round()
+    rounds = max(1, pool.ahead)
+
+    def make() -> None:
+        for _ in range(rounds):
+            pool.render_round()
+
+    return timed(pool.device, make) / rounds

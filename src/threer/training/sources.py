@@ -54,6 +54,10 @@ class Source(Protocol):
         """``count`` samples. ``generator`` is on the CPU; what it gives decides everything that is random."""
         ...
 
+    def close(self) -> None:
+        """End the threads and processes that work for it."""
+        ...
+
 
 def lanes_for(world: int, samples: int) -> int:
     """How many lanes a batch of ``samples`` over all of ``world`` processes has."""
@@ -125,6 +129,11 @@ class Feed:
                 if count
             ]
         return cat(parts)
+
+    def close(self) -> None:
+        """End what the sources have at work; batches can still be asked for, of rooms at least."""
+        for source in self.sources.values():
+            source.close()
 
     def batches(self, first: int, ahead: int = 4) -> Iterator[Batch]:
         """Batches from number ``first`` on, without end; made ahead by a thread if a source reads files."""

@@ -86,7 +86,7 @@ class Trainer:
                 self.report(f"starting from {text}")
         with self._stage("rendering"):
             plan = PoolPlan(**saved["pool"]) if saved and saved["pool"] else None
-            opening = Opening(recipe, self.fabric, options.data, self.clock.limit)
+            opening = Opening(recipe, self.fabric, options.data, self.clock.limit, options.drawing)
             self.feed, self.plan = opening.feed(self.progress.number, plan, self.report)
         self.mean_pointmap: Tensor | None = saved["mean_pointmap"] if saved else None
         pool = self.feed.sources.get("synthetic")
@@ -144,6 +144,7 @@ class Trainer:
                 self._export()
         finally:
             batches.close()  # type: ignore[attr-defined]
+            self.feed.close()
             if log is not None:
                 log.close()
         why = f"stopped by {interrupts.name}" if interrupts.asked else "the session is over" if stop else "complete"
