@@ -88,6 +88,10 @@ def test_what_is_held_out_is_not_trained_on(tmp_path: Path) -> None:
     layouts.write("bedlam", tmp_path / "bedlam")
     with pytest.raises(ThreerError, match="no test split"):
         open_dataset("bedlam", tmp_path / "bedlam", "test")
+    layouts.folders(tmp_path / "bedlam" / "val", layouts.truth())  # beside scene0/, without a folder train/
+    scenes = {split: [s.name for s in open_dataset("bedlam", tmp_path / "bedlam", split).scenes] for split in
+              ("train", "test", "all")}  # fmt: skip
+    assert scenes == {"train": ["scene0"], "test": ["val/scene0"], "all": ["scene0", "val/scene0"]}
 
 
 def test_depth_of_ase_is_the_length_of_rays(tmp_path: Path) -> None:

@@ -31,17 +31,26 @@ class Folders(Format):
         self.name = name
 
     def scenes(self, root: Path, split: Split) -> list[Scene]:
-        return [self._scene(root, folder) for base in self.parts(root, split) for folder in _scene_folders(base)]
+        left_out = self._tests(root) if split == "train" else []
+        return [
+            self._scene(root, folder)
+            for base in self.parts(root, split)
+            for folder in _scene_folders(base)
+            if not any(folder.is_relative_to(test) for test in left_out)
+        ]
 
     def parts(self, root: Path, split: Split) -> list[Path]:
-        """The folders of a split: train/ and test/ where there are any, else everything is for training."""
-        tests = [root / name for name in TESTS if (root / name).is_dir()]
+        """The folders of a split: train/ and test/ where there are any; what is in neither is for training."""
+        tests = self._tests(root)
         if split == "test":
             if not tests:
                 no_test_split(self.name, split)
             return tests
         train = root / "train"
         return [train] if split == "train" and train.is_dir() else [root]
+
+    def _tests(self, root: Path) -> list[Path]:
+        return [root / name for name in TESTS if (root / name).is_dir()]
 
     def files(self, root: Path, scene: Scene, view: int) -> Files:
         folder, stem = root / scene.name, scene.stems[view]
