@@ -35,7 +35,7 @@ from threer.models.checkpoints import Model, family_of
 from threer.models.registry import load_model
 from threer.pipelines.reconstruct import reconstruct
 from threer.training.batch import Batch, cat
-from threer.training.validation import load_mean_pointmap, predict, reference_scores
+from threer.training.scores import load_mean_pointmap, predict, reference_scores
 from threer.types import FloatArray
 
 FIRST_SEED, FRAMES, SIZE = 3_000_000_000, 36, (160, 120)

@@ -23,7 +23,7 @@ from threer.io.atomic import write_json
 from threer.io.runs import Scene
 from threer.models.registry import packaged_folder
 from threer.pipelines.reconstruct import reconstruct
-from threer.training.validation import load_mean_pointmap
+from threer.training.scores import load_mean_pointmap
 from threer.types import FloatArray
 
 

@@ -28,9 +28,9 @@ from threer.training.command import train
 from threer.training.export import package
 from threer.training.networks import build
 from threer.training.recipes.recipe import Initialisation
+from threer.training.scores import load_mean_pointmap
 from threer.training.start import find_weights, start
 from threer.training.trainer import Options, Trainer
-from threer.training.validation import load_mean_pointmap
 from tiny_training import PAIRS, WINDOWS, tiny_recipe
 
 RECIPE = tiny_recipe(PAIRS, "pairs")

@@ -17,7 +17,7 @@ from threer.io.video import write_video
 from threer.models.registry import packaged_folder
 from threer.pipelines.reconstruct import reconstruct
 from threer.render.pictures import colorize, panels, save_png
-from threer.training.validation import load_mean_pointmap
+from threer.training.scores import load_mean_pointmap
 
 FRAMES = 72
 SIZE = (320, 240)

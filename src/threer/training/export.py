@@ -16,12 +16,11 @@ from threer.models.files import write_shards
 from threer.training.initialise import initialise, read_state
 from threer.training.logs import LOG
 from threer.training.networks import build
-from threer.training.pool import VALIDATION_SEED
 from threer.training.recipes.recipe import Initialisation, Recipe
 from threer.training.rounds import style_of
+from threer.training.scores import SCORES, Scores, save_mean_pointmap, score_name
 from threer.training.start import RESULT
 from threer.training.state import Progress
-from threer.training.validation import SCORES, Scores, save_mean_pointmap
 from threer.types import Checkpoint
 
 LICENCE = "Apache-2.0"
@@ -38,13 +37,14 @@ def export(
     destination: Path,
     mean_pointmap: Tensor | None,
     scores: Mapping[str, Scores],
+    held_out: Mapping[str, str],
     compute: str,
 ) -> None:
     """Write the trained ``tensors``, card and mean pointmap to ``destination``, which is replaced as a whole.
 
-    ``scores`` by who answered; ``compute`` says on what it was trained. A half of SLAM3R alone is written without
-    settings: it starts other trainings, and cannot be loaded as a model. Raises CheckpointError for weights that do
-    not fit into float16.
+    ``scores`` by who answered; ``held_out`` says by source on what; ``compute`` says on what it was trained. A half
+    of SLAM3R alone is written without settings: it starts other trainings, and cannot be loaded as a model. Raises
+    CheckpointError for weights that do not fit into float16.
     """
     model = build(recipe)
     model.load_state_dict(dict(tensors))
@@ -61,7 +61,8 @@ def export(
         write_shards({k: t.to(torch.float16).contiguous() for k, t in tensors.items()}, fresh, SHARD)
     if mean_pointmap is not None:
         save_mean_pointmap(mean_pointmap, fresh)
-    text = _card(sum(t.numel() for t in tensors.values()), recipe, progress, scores, compute) + _course(run / LOG)
+    text = _card(sum(t.numel() for t in tensors.values()), recipe, progress, compute)
+    text += _tables(recipe, scores, held_out) + _course(recipe, run / LOG)
     (fresh / "README.md").write_text(text, encoding="utf-8")
     old = destination.with_name(f".{destination.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -89,7 +90,7 @@ def package(run: Path, recipe: Recipe, destination: Path) -> None:
             shutil.copyfile(result / name, destination / name)
 
 
-def _card(parameters: int, recipe: Recipe, progress: Progress, scores: Mapping[str, Scores], compute: str) -> str:
+def _card(parameters: int, recipe: Recipe, progress: Progress, compute: str) -> str:
     width, height = recipe.resolution.sizes[0]
     batch = recipe.batch
     low, high = recipe.views.count
@@ -102,7 +103,7 @@ def _card(parameters: int, recipe: Recipe, progress: Progress, scores: Mapping[s
     if set(recipe.data.sources) == {"synthetic"}:
         rooms += ", no photograph and no recording of any kind"
     trained = max(progress.seconds - progress.begun, 1e-9)
-    text = f"""# {recipe.name}
+    return f"""# {recipe.name}
 
 {recipe.description}: {parameters / 1e6:.1f} M parameters, {width}×{height} pixels, trained by this project. \
 Licence: {LICENCE}. Weights in float16.
@@ -113,19 +114,24 @@ sample, batch {batch.per_device} a device × {batch.accumulate}, {recipe.optimiz
 * **Compute**: {compute}; {progress.seconds / 60:.1f} minutes, {progress.step} steps, {progress.samples} samples \
 ({progress.samples / trained:.1f} a second after set-up), {progress.skipped} steps skipped.
 """
-    names = [name for name in SCORES if any(name in row for row in scores.values())]
-    if not names:
-        return text
-    rows = "\n".join(f"| {who} | {' | '.join(_score(s.get(n)) for n in names)} |" for who, s in scores.items())
-    samples = recipe.validation.samples
+
+
+def _tables(recipe: Recipe, scores: Mapping[str, Scores], held_out: Mapping[str, str]) -> str:
+    """A table of scores for each source, and what they mean; nothing where nothing is held out."""
+    text = ""
+    for source, description in held_out.items():
+        named = {n: score_name(recipe, source, n) for n in SCORES}
+        names = [n for n, name in named.items() if any(name in row for row in scores.values())]
+        rows = [
+            f"| {who} | {' | '.join(_score(row.get(named[n])) for n in names)} |"
+            for who, row in scores.items()
+            if any(named[n] in row for n in names)
+        ]
+        heading = [f"| answer | {' | '.join(SCORES[n] for n in names)} |", "|" + "---|" * (len(names) + 1)]
+        text += f"\nScores on {description}:\n\n" + "\n".join([*heading, *rows]) + "\n"
+    if not text:
+        return ""
     return f"""{text}
-Scores on {samples} unseen generated rooms (seeds {VALIDATION_SEED} to {VALIDATION_SEED + samples - 1}), one \
-sample of {recipe.validation.views or low} views each:
-
-| answer | {" | ".join(SCORES[n] for n in names)} |
-|{"---|" * (len(names) + 1)}
-{rows}
-
 Pointmap error: mean distance from the truth after dividing both by their mean distance, reference frame; window
 error: all views, jointly; without other views: the reference's image in place of all of them. AbsRel and δ:
 reference depth after the ratio of medians. Registration error: the reference's points in the world frame, in units
@@ -133,15 +139,19 @@ of the scene's mean distance, registered with the pointmap predicted for it, whe
 """
 
 
-def _course(log: Path) -> str:
-    """The run's validation scores over time as a section of the card."""
+def _course(recipe: Recipe, log: Path) -> str:
+    """The run's validation scores over time as a section of the card: of several sources the first one of each."""
     if not log.is_file():
         return ""
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
     every = max(1, -(-len(rows) // COURSE_ROWS))
     shown = rows[::-every][::-1]  # the last row always
-    names = ["minutes", "samples", *(f"val_{name}" for name in SCORES if rows and rows[0].get(f"val_{name}"))]
+    names = ["minutes", "samples"]
+    for source in recipe.data.sources:
+        columns = [f"val_{score_name(recipe, source, name)}" for name in SCORES]
+        found = [column for column in columns if rows and rows[0].get(column)]
+        names += found if len(recipe.data.sources) == 1 else found[:1]
     lines = [f"| {' | '.join(n.removeprefix('val_') for n in names)} |", "|" + "---|" * len(names)]
     lines += [f"| {' | '.join(_short(row[n]) for n in names)} |" for row in shown]
     return "\n## Course of the training\nThe same scores while it ran.\n\n" + "\n".join(lines) + "\n"

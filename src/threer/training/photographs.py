@@ -32,31 +32,8 @@ class Photographs:
 
     on_disk = True
 
-    def __init__(self, name: str, recipe: Recipe, folder: Path, split: Split = "train") -> None:
-        settings = recipe.data.sources[name]
-        root = folder / name
-        if not root.is_dir():
-            raise ThreerError(f"recipe {recipe.name} needs {name}, and there is no folder {root}; docs/datasets.md")
-        dataset = open_dataset(name, root, split)
-        if settings.far is not None:
-            dataset = replace(dataset, traits=replace(dataset.traits, far=settings.far))
-        plan = ViewPlan(
-            recipe.views.sampling,
-            settings.interval,
-            settings.ordered,
-            settings.steady,
-            settings.modality,
-            settings.overlap,
-            settings.parallax,
-        )
-        look = Look(
-            jitter=recipe.data.jitter if split == "train" else None,
-            together=recipe.data.jitter_together,
-            portrait=recipe.resolution.portrait,
-            background=settings.background,
-            crop_jitter=settings.crop_jitter if split == "train" else 0,
-        )
-        self.views = ViewSource(dataset, plan, recipe.views.count[0] + recipe.views.drop_world, look)
+    def __init__(self, name: str, recipe: Recipe, folder: Path) -> None:
+        self.views = views_of(name, recipe, folder, "train", recipe.views.count[0] + recipe.views.drop_world)
         self._readers = ThreadPoolExecutor(WORKERS, thread_name_prefix=f"read {name}")
 
     def advance(self, samples: int) -> None:
@@ -76,6 +53,38 @@ class Photographs:
         if not request.before:
             return batch_of(list(samples), request.roles)
         return batch_of(list(samples), Roles()).with_world_of(0, request.roles)
+
+
+def views_of(name: str, recipe: Recipe, folder: Path, split: Split, fewest: int) -> ViewSource:
+    """Samples of ``fewest`` views or more of a data set in ``folder/<name>``, as a recipe has them.
+
+    What is not for training keeps its colours and size, and shows every image and no rays. Raises `ThreerError`
+    when the set or the split is missing, or has no such views.
+    """
+    settings, training = recipe.data.sources[name], split == "train"
+    root = folder / name
+    if not root.is_dir():
+        raise ThreerError(f"recipe {recipe.name} needs {name}, and there is no folder {root}; docs/datasets.md")
+    dataset = open_dataset(name, root, split)
+    if settings.far is not None:
+        dataset = replace(dataset, traits=replace(dataset.traits, far=settings.far))
+    plan = ViewPlan(
+        recipe.views.sampling,
+        settings.interval,
+        settings.ordered,
+        settings.steady,
+        settings.modality if training else (1.0, 0.0, 0.0),
+        settings.overlap,
+        settings.parallax,
+    )
+    look = Look(
+        jitter=recipe.data.jitter if training else None,
+        together=recipe.data.jitter_together,
+        portrait=recipe.resolution.portrait,
+        background=settings.background,
+        crop_jitter=settings.crop_jitter if training else 0,
+    )
+    return ViewSource(dataset, plan, fewest, look)
 
 
 def batch_of(samples: Sequence[Sample], roles: Roles | None = None) -> Batch:

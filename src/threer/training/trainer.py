@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from threer.training.batch import Batch
 from threer.training.clock import Clock
 from threer.training.device import Device, examine
 from threer.training.export import export
+from threer.training.held_out import held_out
 from threer.training.interrupts import Interrupts
 from threer.training.learner import Learner
 from threer.training.logs import PICTURES, Bar, Log, contact_sheet, readable
@@ -35,8 +37,9 @@ from threer.training.parallel import (
 from threer.training.pool import PoolPlan, RoomPool, mean_training_pointmap
 from threer.training.recipes.recipe import Recipe
 from threer.training.schedule import share_of_peak
+from threer.training.scores import Scores, predict
 from threer.training.start import RESULT, start, start_heads
-from threer.training.validation import Scores, Validation, predict
+from threer.training.validation import Validation
 
 
 class Trainer:
@@ -103,9 +106,12 @@ class Trainer:
                 states.set_generator_states(saved["generators"][self.rank])
             self.report(f"going on after {self.progress.step} steps, {self.progress.samples} samples")
         with self._stage("validation"):
-            self.validation = Validation(recipe, self.device) if "synthetic" in recipe.data.sources else None
-        if self.validation is not None and not self.baselines:
-            self._score_baselines(self.validation)
+            samples = held_out(recipe, self.feed.sources, options.data, self.device, self.report)
+            self.validation = Validation(recipe, samples)
+            if not self.validation.covered_by(self.baselines):
+                self.baselines = self.validation.baselines(self.mean_pointmap)
+                for name, scores in self.baselines.items():
+                    self._report_scores(f"{name}: ", scores)
         if self.progress.begun == 0:
             self.progress.begun = self.clock.now()[0]
 
@@ -169,34 +175,35 @@ class Trainer:
         }
         row |= self.learner.mean_losses()
         with self._stage("validation"), self.learner.mean_in_place():
-            if self.validation is not None:
-                progress.scores = dict(self.validation.network(self.learner.evaluate))
-                row |= {f"val_{name}": value for name, value in progress.scores.items()}
-                self._picture(self.validation)
+            progress.scores = dict(self.validation.network(self.learner.evaluate))
+            self._picture()
+        scores = {f"val_{name}": value for name, value in progress.scores.items()}
         if log is not None and progress.step:
-            log.add(row)
-        self.report(readable(row))
+            log.add(row | scores)
+        if len(self.recipe.data.sources) == 1:
+            self.report(readable(row | scores))
+        else:
+            self.report(readable(row))
+            self._report_scores("", progress.scores)
         # what is left to do at the end is this once more, and saving
         self.clock.reserve = 1.5 * (time.monotonic() - before + self.times.get("saving", 1.0)) + 1.0
 
-    def _picture(self, validation: Validation) -> None:
-        part = validation.parts[0].samples(slice(0, 4))
+    def _picture(self) -> None:
         if self.recipe.family == "slam3r-l2w":
             return
-        with torch.no_grad():
-            points, confidence = self.learner.evaluate(lambda model: predict(model, part))
-        if self.rank == 0:
-            path = self.folder / PICTURES / f"{self.progress.step:07d}.png"
-            contact_sheet(path, part, points, confidence)
+        several = len(self.recipe.data.sources) > 1
+        for source, part in self.validation.pictured():
+            with torch.no_grad():
+                points, confidence = self.learner.evaluate(partial(predict, batch=part))
+            if self.rank == 0:
+                name = f"{self.progress.step:07d}" + (f"-{source}" if several else "")
+                contact_sheet(self.folder / PICTURES / f"{name}.png", part, points, confidence)
 
-    def _score_baselines(self, validation: Validation) -> None:
-        if self.mean_pointmap is not None:
-            self.baselines["mean training pointmap"] = validation.mean_pointmap(self.mean_pointmap)
-        self.baselines["constant depth"] = validation.constant_depth()
-        if unmoved := validation.unmoved_keys():
-            self.baselines["true key pointmaps, left unmoved"] = unmoved
-        for name, scores in self.baselines.items():
-            self.report(f"{name}: {readable(scores)}")
+    def _report_scores(self, before: str, scores: Scores) -> None:
+        """A line for each source."""
+        several = len(self.recipe.data.sources) > 1
+        for source, named in self.validation.by_source(scores).items():
+            self.report(before + (f"{source}: " if several else "") + readable(named))
 
     # Files --------------------------------------------------------------------------------------------------------
 
@@ -231,6 +238,7 @@ class Trainer:
                     self.folder / RESULT,
                     self.mean_pointmap,
                     {self.recipe.name: self.progress.scores, **self.baselines},
+                    {source: samples.description for source, samples in self.validation.sources.items()},
                     str(self.machine).partition(":")[0] + (f", {self.world} processes" if self.world > 1 else ""),
                 )
         self.fabric.barrier()

@@ -219,12 +219,17 @@ class Validating:
     """How the model is checked while it trains."""
 
     samples: int = 1000
-    """Of each source."""
+    """Of each source; of a set on disk no more than it has starts."""
     seed: int = 666
+    """Of the samples on disk."""
     every: float = 1.0
     """Epochs or minutes between two checks, in the unit of the schedule."""
     views: int | None = None
     """Views of a sample; None for the fewest that are trained on."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.every <= 0:
+            raise ThreerError(f"samples and every must be above 0, got {self.samples} and {self.every:g}")
 
 
 @dataclass(frozen=True)
@@ -315,12 +320,19 @@ class Recipe:
             raise ThreerError(
                 f"recipe {self.name}: {low} views cannot hold {self.objective.keys} key frames and a scene frame"
             )
+        if self.views.sampling == "pair" and self.validated_views != 2:
+            raise ThreerError(f"recipe {self.name}: pairs have validation.views 2, got {self.validated_views}")
         most = self.views.count[1] + self.views.drop_world
         if "synthetic" in self.data.sources and most > self.synthetic.frames:
             raise ThreerError(
                 f"recipe {self.name}: {most} views do not fit into clips of {self.synthetic.frames} frames; "
                 "raise synthetic.frames"
             )
+
+    @property
+    def validated_views(self) -> int:
+        """Views of a sample that is validated on."""
+        return self.validation.views or self.views.count[0]
 
     @property
     def objective_name(self) -> str:
