@@ -86,8 +86,11 @@ def test_what_is_held_out_is_not_trained_on(tmp_path: Path) -> None:
     assert low == [20]
     assert len(open_dataset("ase", tmp_path / "ase").scenes) == 9
     layouts.write("bedlam", tmp_path / "bedlam")
-    with pytest.raises(ThreerError, match="no test split"):
+    with pytest.raises(ThreerError, match="no test split of its own; keep some scenes in a folder test/"):
         open_dataset("bedlam", tmp_path / "bedlam", "test")
+    layouts.write("waymo", tmp_path / "waymo")
+    with pytest.raises(ThreerError, match=r"waymo has no test split of its own$"):
+        open_dataset("waymo", tmp_path / "waymo", "test")
     layouts.folders(tmp_path / "bedlam" / "val", layouts.truth())  # beside scene0/, without a folder train/
     scenes = {split: [s.name for s in open_dataset("bedlam", tmp_path / "bedlam", split).scenes] for split in
               ("train", "test", "all")}  # fmt: skip

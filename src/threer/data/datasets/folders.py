@@ -21,6 +21,7 @@ from threer.types import FloatArray
 PICTURES = (".png", ".jpg", ".jpeg")
 DEPTHS = (".npy", ".exr", ".png", ".npz")
 TESTS = ("test", "val", "validation")
+KEEP_SOME = "; keep some scenes in a folder test/ beside train/"
 
 
 class Folders(Format):
@@ -44,7 +45,7 @@ class Folders(Format):
         tests = self._tests(root)
         if split == "test":
             if not tests:
-                no_test_split(self.name, split)
+                no_test_split(self.name, split, KEEP_SOME)
             return tests
         train = root / "train"
         return [train] if split == "train" and train.is_dir() else [root]

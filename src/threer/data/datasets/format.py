@@ -225,7 +225,7 @@ def track_of(views: Sequence[int] | IntArray, numbers: Sequence[int] | None = No
     return Track(indices, counted, **more)
 
 
-def no_test_split(name: str, split: Split) -> None:
+def no_test_split(name: str, split: Split, advice: str = "") -> None:
     """Raise for a set of which nothing is held out by those who published it."""
     if split == "test":
-        raise ThreerError(f"{name} has no test split of its own; keep some scenes in a folder test/ beside train/")
+        raise ThreerError(f"{name} has no test split of its own{advice}")

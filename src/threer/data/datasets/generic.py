@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from threer.data.datasets.folders import DEPTHS, TESTS, _first, numbers_of
+from threer.data.datasets.folders import DEPTHS, KEEP_SOME, TESTS, _first, numbers_of
 from threer.data.datasets.format import Files, Format, Scene, Split, no_test_split, track_of
 from threer.data.reading import camera_of, intrinsics_of, read_arrays
 from threer.data.samples import Traits
@@ -76,13 +76,13 @@ def scene_folders(root: Path, split: Split = "all") -> list[Path]:
     """Folders that hold `cams.json`: the root itself or those below it."""
     if (root / CAMERAS).is_file():
         if split == "test":
-            no_test_split(str(root), split)
+            no_test_split(str(root), split, KEEP_SOME)
         return [root]
     found = sorted(path.parent for path in root.rglob(CAMERAS))
     tests = [folder for folder in found if folder.relative_to(root).parts[0] in TESTS]
     if split == "test":
         if not tests:
-            no_test_split(str(root), split)
+            no_test_split(str(root), split, KEEP_SOME)
         return tests
     return [folder for folder in found if split == "all" or folder not in tests]
 
