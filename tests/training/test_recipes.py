@@ -9,9 +9,11 @@ import torch
 
 from threer.models.dust3r import DUSt3R
 from threer.models.slam3r import SLAM3R
+from threer.training.initialise import Report
 from threer.training.networks import Network, build, mark_trainable
 from threer.training.objectives import make_objective
 from threer.training.recipes import load_recipe, recipe_names
+from threer.training.start import frozen_at_random
 
 # name: views, epochs, warm-up, lr, min lr, effective batch, samples an epoch, sources, sizes, parameters (millions)
 PUBLISHED = {
@@ -80,7 +82,7 @@ def test_every_recipe_fits_its_network(name: str, published: bool) -> None:
         assert "encoder_norm.weight" in trained
     elif name == "slam3r-i2p-retrieval":
         assert {n.partition(".")[0] for n in trained} == {"affinity_head"}
-    else:
+    elif name not in (*MINI, *MINI_CPU):  # which have a test of their own
         assert not frozen
     if recipe.init is not None and not recipe.init.weights.endswith(".pth"):
         before = load_recipe(recipe.init.weights)
@@ -112,3 +114,17 @@ def test_a_mini_family_shares_an_encoder_and_fits_its_budget(family: list[str]) 
         assert shapes == wanted, name
         total += parameters(model) - parameters(trunk, "encoder.")
     assert total <= 20  # 40 MB in half precision
+
+
+@pytest.mark.parametrize("name", [*MINI, *MINI_CPU])
+def test_the_encoder_that_a_mini_family_shares_learns_with_pairs_alone(name: str) -> None:
+    recipe = load_recipe(name)
+    with torch.device("meta"):
+        model = build(recipe)
+    mark_trainable(model, recipe)
+    trunk = model.i2p if isinstance(model, SLAM3R) else model
+    learning = {p.requires_grad for n, p in trunk.named_parameters() if n.startswith(("encoder.", "encoder_norm."))}
+    assert learning == {isinstance(model, DUSt3R)}
+    assert bool(frozen_at_random(model, None)) != isinstance(model, DUSt3R)
+    names = tuple(dict(model.named_parameters()))
+    assert not frozen_at_random(model, Report(names, (), ()))

@@ -93,10 +93,10 @@ def test_weights_come_in_small_files_with_a_card(finished: Path) -> None:
         files[0].write_bytes(damaged)
 
 
-def test_a_result_is_packaged_as_one_file(finished: Path, tmp_path: Path) -> None:
+def test_a_result_is_packaged_with_its_encoder_apart(finished: Path, tmp_path: Path) -> None:
     package(finished, RECIPE, tmp_path / "shipped")
     names = sorted(p.name for p in (tmp_path / "shipped").iterdir())
-    assert names == ["README.md", "config.json", "mean_pointmap.npy", "model.safetensors"]
+    assert names == ["README.md", "config.json", "encoder.safetensors", "mean_pointmap.npy", "model.safetensors"]
     shipped, result = load_checkpoint(tmp_path / "shipped"), load_checkpoint(finished / "weights")
     for a, b in zip(shipped.parameters(), result.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -48,7 +48,7 @@ def train(
         threads: CPU threads.
         workers: Processes that make rooms ahead; by default most of the cores on a GPU's machine, and else none.
         dry_run: Every stage for a few steps, timed, and what the run would come to.
-        package: Only copy the result of OUT to this folder, as one file of weights.
+        package: Only copy the result of OUT to this folder, to ship it; an encoder like that beside it is shared.
     """
     from threer.training.command import train as command
     from threer.training.options import Options

@@ -1,7 +1,7 @@
 """Networks from files: published ones, and our own format.
 
 Our own format is a folder: `config.json` (family, settings, card with licence, checksum) and `model.safetensors`
-(our own names, float16, the encoder stored once).
+(our own names, float16, the encoder stored once). Several checkpoints may share one file that holds their encoder.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from threer.models.arguments import as_published
 from threer.models.backbone import NetworkConfig
 from threer.models.cut3r import CUT3R, CUT3RConfig
 from threer.models.dust3r import DUSt3R, DUSt3RConfig
+from threer.models.encoders import encoder_prefix, set_apart
 from threer.models.fast3r import Fast3R, Fast3RConfig
 from threer.models.files import (
     CONFIG,
-    INDEX,
     WEIGHTS,
     read_json,
-    read_safetensors,
     read_weights,
     sha256_of,
     write_shards,
@@ -167,11 +166,15 @@ def load_published(path: Path, expected: str | None = None) -> Network:
     return _building(settings, lambda: from_official(family, arguments, state))
 
 
-def save_checkpoint(model: Model, folder: Path, card: Checkpoint, shard: int | None = None) -> None:
+def save_checkpoint(
+    model: Model, folder: Path, card: Checkpoint, shard: int | None = None, encoder: str | None = None
+) -> None:
     """Write ``model`` to ``folder`` in our own format; name, licence, metric and description come from ``card``.
 
-    ``shard``, if given, is the size in bytes that no file of weights exceeds. Weights are rounded to float16.
-    Raises CheckpointError when one does not fit, or the folder cannot be written.
+    ``shard``, if given, is the size in bytes that no file of weights exceeds. ``encoder``, if given, is the path of
+    the file that is to hold the encoder, seen from ``folder``: it is written if it is not there, and shared if it
+    is. Weights are rounded to float16. Raises CheckpointError when one does not fit, when the file holds another
+    encoder, or the folder cannot be written.
     """
     config = model.i2p.config if isinstance(model, SLAM3R) else model.config
     tensors = {}
@@ -180,13 +183,19 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint, shard: int | N
         if not torch.isfinite(half).all():
             raise CheckpointError(f"tensor {name} does not fit into float16 or is not finite")
         tensors[name] = half
+    apart = {}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        files = write_shards(tensors, folder, shard)
+        if encoder is not None:
+            prefix = encoder_prefix(model)
+            tensors = set_apart(tensors, folder / encoder, prefix)
+            apart = {"encoder": {"file": encoder, "prefix": prefix}}
+        files = [*write_shards(tensors, folder, shard), *([encoder] if encoder else [])]
     described = {
         "threer": FORMAT,
         "family": family_of(model),
         "config": config.to_dict(),
+        **apart,
         "card": {
             "name": card.name,
             "licence": card.licence,
@@ -202,8 +211,7 @@ def save_checkpoint(model: Model, folder: Path, card: Checkpoint, shard: int | N
 def load_checkpoint(folder: Path) -> Model:
     """Read what `save_checkpoint` wrote. Raises CheckpointError."""
     model, card = empty_network(folder), read_card(folder)
-    sharded = (folder / INDEX).is_file()
-    tensors = read_weights(folder).tensors if sharded else read_safetensors(folder / WEIGHTS)
+    tensors = read_weights(folder).tensors
     for file, wanted in card.sha256.items():
         if sha256_of(folder / file) != wanted:
             raise CheckpointError(f"{folder / file} is not the file that {CONFIG} describes: its SHA-256 differs")

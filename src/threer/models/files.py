@@ -21,6 +21,7 @@ from threer.models.unpickle import constructor_text, parse_constructor, read_pic
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ENCODER = "encoder.safetensors"
 _HEADER, _ENTRY = 1024, 256  # bytes of a safetensors header, and of a tensor's entry in it: generous
 
 
@@ -41,11 +42,13 @@ def read_weights(path: Path) -> Contents:
     with reading(path):
         if path.is_dir():
             arguments = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
-            if (path / WEIGHTS).is_file():
-                return Contents(path, read_safetensors(path / WEIGHTS), arguments)
-            if (path / INDEX).is_file():
-                return Contents(path, _read_shards(path), arguments)
-            raise CheckpointError(f"{path} holds neither {WEIGHTS} nor {INDEX}")
+            if (path / INDEX).is_file() and not (path / WEIGHTS).is_file():
+                tensors = _read_shards(path)
+            elif (path / WEIGHTS).is_file() or "threer" in arguments:
+                tensors = read_safetensors(path / WEIGHTS)
+            else:
+                raise CheckpointError(f"{path} holds neither {WEIGHTS} nor {INDEX}")
+            return Contents(path, tensors | _read_encoder(path, arguments), arguments)
         if not path.is_file():
             raise CheckpointError(f"no such file or folder: {path}")
         with path.open("rb") as file:
@@ -92,6 +95,19 @@ def write_shards(tensors: Mapping[str, Tensor], folder: Path, most: int | None) 
     index = {"metadata": {"total_size": sum(_bytes(t) for t in tensors.values())}, "weight_map": places}
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     return [*files, INDEX]
+
+
+def _read_encoder(folder: Path, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The encoder that a checkpoint in our own format has in a file by itself, perhaps another checkpoint's."""
+    place = settings.get("encoder") if "threer" in settings else None
+    if place is None:
+        return {}
+    if not isinstance(place, dict) or not all(isinstance(place.get(key), str) for key in ("file", "prefix")):
+        raise CheckpointError(f'{folder / CONFIG}: "encoder" must name a file and a prefix; copy it again, whole')
+    file = folder / place["file"]
+    if not file.is_file():
+        raise CheckpointError(f"{folder} shares the encoder in {file}, which is not there; keep both side by side")
+    return {place["prefix"] + name: tensor for name, tensor in read_safetensors(file).items()}
 
 
 def _bytes(tensor: Tensor) -> int:

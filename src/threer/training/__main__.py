@@ -37,7 +37,7 @@ def main() -> int:
     add("--threads", type=int, help="CPU threads")
     add("--workers", type=int, help="processes that make rooms ahead (default: on a GPU most of the cores, else 0)")
     add("--dry-run", action="store_true", help="every stage for a few steps, timed; what the run would come to")
-    add("--package", type=Path, metavar="FOLDER", help="only copy the result of OUT to FOLDER, as one file")
+    add("--package", type=Path, metavar="FOLDER", help="only copy the result of OUT to FOLDER, to ship it")
     a = parser.parse_args()
     try:
         options = Options(

@@ -36,7 +36,7 @@ def train(
     """Train ``recipe``, by name or path, into ``out``; see `Options`.
 
     ``settings`` are changes of it, such as ``batch.per_device=8`` (TOML values). ``dry_run`` only rehearses;
-    ``package_into`` only copies a result, as one file. Raises ThreerError.
+    ``package_into`` only copies a result, to ship it. Raises ThreerError.
     """
     console = console or Console(highlight=False)
     if threads is not None:

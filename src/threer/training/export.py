@@ -12,7 +12,8 @@ from torch import Tensor
 
 from threer.errors import ThreerError
 from threer.models.checkpoints import FAMILIES, Model, read_card, save_checkpoint
-from threer.models.files import write_shards
+from threer.models.encoders import encoder_of, encoder_prefix, same_tensors
+from threer.models.files import ENCODER, read_safetensors, write_shards
 from threer.training.initialise import initialise, read_state
 from threer.training.logs import LOG
 from threer.training.networks import build
@@ -73,7 +74,10 @@ def export(
 
 
 def package(run: Path, recipe: Recipe, destination: Path) -> None:
-    """Copy the result of a run to ``destination`` as one file of weights, to ship it. Raises ThreerError."""
+    """Copy the result of a run to ``destination``, to ship it. Raises ThreerError.
+
+    DUSt3R's encoder goes into a file by itself; checkpoints beside it share it if they were trained with it frozen.
+    """
     result = run / RESULT
     if recipe.family not in FAMILIES:
         raise ThreerError(f"a {recipe.family} alone is no model that could be shipped")
@@ -84,10 +88,25 @@ def package(run: Path, recipe: Recipe, destination: Path) -> None:
     assert isinstance(model, Model)
     card = read_card(result)
     destination.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(model, destination, card)
+    if recipe.family == "dust3r":
+        (destination / ENCODER).unlink(missing_ok=True)
+        encoder: str | None = ENCODER
+    else:
+        encoder = _shared_encoder(model, destination)
+    save_checkpoint(model, destination, card, encoder=encoder)
     for name in ("README.md", "mean_pointmap.npy"):
         if (result / name).is_file():
             shutil.copyfile(result / name, destination / name)
+
+
+def _shared_encoder(model: Model, destination: Path) -> str | None:
+    """The file beside ``destination`` that holds the encoder of ``model``, seen from there; None if none does."""
+    state = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    own = encoder_of(state, encoder_prefix(model))
+    for file in sorted(destination.parent.glob(f"*/{ENCODER}")):
+        if file.parent != destination and same_tensors(own, read_safetensors(file)):
+            return f"../{file.parent.name}/{ENCODER}"
+    return None
 
 
 def _card(parameters: int, recipe: Recipe, progress: Progress, compute: str) -> str:

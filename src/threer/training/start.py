@@ -58,6 +58,15 @@ def start(model: Network, recipe: Recipe, beside: Path, given: str | None) -> tu
     return report, f"{path}: {report}"
 
 
+def frozen_at_random(model: nn.Module, taken: Report | None) -> str:
+    """A warning where the recipe freezes what holds no weights; empty if it does not."""
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    lost = frozen if taken is None else [name for name in frozen if name in taken.random]
+    if not lost:
+        return ""
+    return f"warning: {lost[0]} and {len(lost) - 1} others are random and frozen; --set freeze=[] trains them"
+
+
 def start_heads(model: nn.Module, mean: Tensor, random: tuple[str, ...] | None, foreign: bool) -> list[str]:
     """Let heads that have learnt nothing answer with their priors; the names of those heads.
 

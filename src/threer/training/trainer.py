@@ -38,7 +38,7 @@ from threer.training.pool import PoolPlan, RoomPool, mean_training_pointmap
 from threer.training.recipes.recipe import Recipe
 from threer.training.schedule import share_of_peak
 from threer.training.scores import Scores, predict
-from threer.training.start import RESULT, start, start_heads
+from threer.training.start import RESULT, frozen_at_random, start, start_heads
 from threer.training.validation import Validation
 
 
@@ -87,6 +87,8 @@ class Trainer:
             if saved is None:
                 taken, text = start(self.network, recipe, beside or folder.parent, options.init)
                 self.report(f"starting from {text}")
+                if warning := frozen_at_random(self.network, taken):
+                    self.report(warning)
         with self._stage("rendering"):
             plan = PoolPlan(**saved["pool"]) if saved and saved["pool"] else None
             opening = Opening(recipe, self.fabric, options.data, self.clock.limit, options.drawing)
