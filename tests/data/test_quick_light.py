@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from threer.data.synthetic import ClipStyle, render_clips
+from threer.data.synthetic.edges import smooth_edges
 from threer.data.synthetic.light import main_lamp, openness
 from threer.data.synthetic.quads import light_of_quads
 from threer.data.synthetic.raycast import blocked, cast, first_of
@@ -95,6 +96,31 @@ def test_smooth_edges_are_about_those_of_four_rays_a_pixel() -> None:
     assert torch.equal(quick.depth, rough.depth)
     wrong = [(clip.images - slow.images).square().mean() for clip in (rough, quick)]
     assert wrong[1] < 0.4 * wrong[0]
+
+
+def test_pixels_at_edges_have_each_surface_by_its_share(room: Rooms, views: Views) -> None:
+    """Where every surface has a colour of its own, that is the mean over the rays beside the centre."""
+    offsets = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
+    which, tiles = torch.zeros(3, dtype=torch.int64), views.of_tiles(torch.zeros(3, dtype=torch.int64))
+    origin = views.of_tiles(views.c2w[:, :3, 3])
+
+    def parts(offset: tuple[float, float] = (0.0, 0.0)) -> torch.Tensor:
+        return to_frames(cast(room, tiles, origin, views.rays(offset)).part.unsqueeze(-1), SIZE).squeeze(-1)
+
+    colours = torch.rand(room.kind.shape[1] + 6, 3, generator=torch.Generator().manual_seed(0))
+    centre, beside = parts(), torch.stack([parts(offset) for offset in offsets])
+    smooth = smooth_edges(room, which, views, centre, colours[centre], offsets)
+    exact = colours[beside].mean(0)
+    around = F.pad(centre.unsqueeze(0), (1, 1, 1, 1), value=-1).squeeze(0)
+    shown = torch.stack(
+        [around[:, 1:-1, :-2], around[:, 1:-1, 2:], around[:, :-2, 1:-1], around[:, 2:, 1:-1], centre]
+    )
+    known = (beside.unsqueeze(1) == shown).any(1).all(0)  # a ray can also meet what no pixel around shows
+    mixed = (beside != centre).any(0)
+    assert 0.02 < (mixed & known).float().mean() < 0.5
+    right = (smooth - exact).abs().amax(-1) < 1e-5
+    assert right[~mixed & known].float().mean() > 0.999  # surfaces in one plane are exactly as far
+    assert right[mixed & known].float().mean() > 0.98
 
 
 def test_a_few_parts_are_met_in_the_order_of_all(room: Rooms, views: Views) -> None:

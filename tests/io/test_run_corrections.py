@@ -17,6 +17,7 @@ from threer.geometry.sim3_paths import exp, interpolate, log
 from threer.io.cameras import read_cameras
 from threer.io.ply import read_ply
 from threer.io.runs import Progress, RunWriter, Scene
+from threer.io.runs.corrections import moved_cameras
 from threer.io.runs.placing import Placement, place, unplace
 from threer.io.trajectory import read_tum
 from threer.types import Moves, Sim3, Update
@@ -88,6 +89,15 @@ def test_frames_are_read_where_corrections_left_them_and_where_they_were_before(
     cloud = read_ply(tmp_path / "run" / "points.ply").xyz
     np.testing.assert_allclose(np.sort(cloud, 0), np.sort(scene.cloud().xyz, 0))
     assert not np.allclose(np.sort(cloud, 0), np.sort(first.cloud().xyz, 0))
+
+
+def test_cameras_that_are_moved_stay_where_they_were_for_others() -> None:
+    c2w = np.tile(np.eye(4), (3, 1, 1))
+    moved = moved_cameras(c2w, [sim3(1), None, sim3(2)])
+    assert np.array_equal(c2w, np.tile(np.eye(4), (3, 1, 1)))
+    assert np.array_equal(moved[1], np.eye(4))
+    np.testing.assert_allclose(moved[[0, 2], :3, 3], [sim3(1).t, sim3(2).t])
+    np.testing.assert_allclose(moved[0, :3, :3], sim3(1).R)
 
 
 @pytest.mark.parametrize("saved", [3, 6, 9])

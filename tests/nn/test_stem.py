@@ -7,7 +7,7 @@ import torch
 
 from threer.models.slam3r import SLAM3R, SLAM3RConfig
 from threer.nn.encoder import PatchEmbed, ViTEncoder
-from threer.nn.stem import ConvStem
+from threer.nn.stem import ConvStem, ResidualBlock
 from threer.training.initialise import initialise
 from threer.training.recipes.recipe import Initialisation
 
@@ -29,6 +29,16 @@ def test_a_new_stem_adds_nothing_and_then_learns_what_the_image_shows() -> None:
     with torch.no_grad():
         stem.gain.fill_(1.0)
     assert not torch.allclose(stem(images)[0], stem(images)[1])
+
+
+def test_a_block_adds_to_what_comes_in() -> None:
+    block, x = ResidualBlock(4), torch.randn(1, 4, 8, 8)
+    change = block(x) - x
+    torch.nn.init.zeros_(block.conv2.weight)
+    assert block.conv2.bias is not None
+    torch.nn.init.zeros_(block.conv2.bias)
+    assert torch.equal(block(x), x)
+    assert change.abs().mean() > 0.01
 
 
 def test_a_portrait_stored_as_landscape_gets_the_tokens_of_the_upright_one() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -19,8 +22,9 @@ from threer.errors import ReconstructionError
 from threer.io.exif import PhotoFocal
 from threer.io.frames import RawFrame, to_frame
 from threer.io.images import RGBImage
-from threer.pipelines.classical import photos
+from threer.pipelines.classical import given, photos
 from threer.pipelines.classical.features import FeatureStore
+from threer.pipelines.classical.given import doubt_given_focal
 from threer.pipelines.classical.mapping import Mapped, map_images
 from threer.pipelines.classical.matching import choose_pairs, match
 from threer.pipelines.classical.model import as_sparse_model
@@ -133,6 +137,44 @@ def test_a_wrong_focal_length_that_was_given_is_told(factor: float) -> None:
         assert f"given focal length of {K[0, 0]:.0f} px" in told[0]
         found = float(told[0].split("pictures, ")[1].split(" px")[0])
         assert abs(found / (K[0, 0] / factor) - 1) < 0.35
+
+
+class Freed:
+    """Of a pycolmap Reconstruction, what `doubt_given_focal` asks for; a bundle adjustment changes both numbers."""
+
+    def __init__(self, error: float, focal: float) -> None:
+        self.error, self.focal = error, focal
+        self.images = {1: SimpleNamespace(camera_id=7)}
+        self.cameras = {7: SimpleNamespace(mean_focal_length=lambda: self.focal)}
+
+    def __deepcopy__(self, _: object) -> Freed:
+        return Freed(self.error, self.focal)
+
+    def reg_image_ids(self) -> list[int]:
+        return [1]
+
+    def update_point_3d_errors(self) -> None:
+        pass
+
+    def compute_mean_reprojection_error(self) -> float:
+        return self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "focal", "told"),
+    [(0.9, 200.0, False), (0.5, 108.0, False), (0.5, 92.0, False), (0.8, 115.0, True), (0.8, 85.0, True)],
+)
+def test_a_focal_length_is_doubted_only_where_another_is_clearly_better(
+    error: float, focal: float, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adjuster(_: object, __: object, freed: Freed) -> SimpleNamespace:
+        return SimpleNamespace(solve=lambda: freed.__init__(error, focal))  # type: ignore[misc]
+
+    colmap = MagicMock(create_default_bundle_adjuster=adjuster)
+    monkeypatch.setattr(given, "quiet", lambda: nullcontext(colmap))
+    model = Freed(1.0, 100.0)
+    assert (doubt_given_focal(model) is not None) == told
+    assert (model.error, model.focal) == (1.0, 100.0)
 
 
 def test_given_intrinsics_win(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,19 @@ def test_a_reset_cut_off_is_put_right_by_doing_it_again(
         unplace_all(tmp_path / named)
 
 
+def test_a_reset_cut_off_is_put_right_for_what_was_made_from_a_scaled_run(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(scene.path, Placement(TURNED, "before it was refined"))
+    refined = second_of(Scene.open(scene.path))
+    place_all(scene.path, Placement(TURNED, "after"))
+    with cut_off(monkeypatch):
+        unplace_all(scene.path)
+    assert Scene.open(refined).placement is not None  # of before: another one than is due now
+    unplace_all(scene.path)
+    np.testing.assert_allclose(Scene.open(refined).cameras.c2w, scene.cameras.c2w, atol=1e-6)
+
+
 def test_what_was_made_from_a_stranger_does_not_follow(scene: Scene, tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "stranger", {"method": "another"}, precision="float32")
     for update in rendered_runs.updates()[:3]:
