@@ -165,6 +165,11 @@ def test_a_mirror_has_its_own_depth_and_shows_the_room_behind_the_viewer() -> No
     assert (hits.part == 0).all()
     pixel = torch.full((1,), 0.01)
     shown = shade(room, bank, Bundles(ALONE, origin, forward, pixel), hits)
+    room.mirror[0, 0] = 0.0
+    bare_wood = shade(room, bank, Bundles(ALONE, origin, forward, pixel), hits)
+    room.mirror[0, 0] = 0.25
+    polished = shade(room, bank, Bundles(ALONE, origin, forward, pixel), hits)
+    torch.testing.assert_close(polished, torch.lerp(bare_wood, shown, 0.25))
     # what an eye behind the glass would see without it
     behind = torch.tensor([[0.0, 0.0, 2 * 3.8 - 0.5]])
     back = forward * torch.tensor([1.0, 1.0, -1.0])

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from threer.data.synthetic import Sensor
+from threer.data.synthetic import Lens, Sensor
+from threer.data.synthetic.draws import Draws
 from threer.data.synthetic.jpeg import jpeg
+from threer.data.synthetic.lenses import draw_lenses
 from threer.data.synthetic.sensor import LONGEST, _smeared, _way_of_pixels, record
 from threer.geometry.projection import project, unproject
 from threer.geometry.transforms import apply, invert
@@ -136,6 +138,20 @@ def test_lenses_are_soft_and_lose_the_focus_for_a_while() -> None:
     assert (soft < 0.7 * sharp).all()
     assert hunting.min() < 0.9 * sharp.min()
     assert hunting.max() > 0.98 * sharp.min(), "only for a while"
+
+
+def test_a_small_bright_spot_does_not_darken_the_picture() -> None:
+    light = torch.full((1, 3, HEIGHT, WIDTH), 0.1)
+    even = plain(light)[..., 0, 0].mean()
+    light[..., 20, 20:30] = 50.0  # half a per cent, which makes up most of the mean
+    assert plain(light)[..., 0, 0].mean() > even - 0.1
+
+
+def test_both_terms_of_a_lens_move_the_corner_by_their_share() -> None:
+    bend = Lens(aspects=(1.0,), off_centre=0.0, k1=(0.05, 0.05), k2=(-0.02, -0.02))
+    K, distortion = draw_lenses(torch.tensor([1.2]), (48, 48), bend, Draws([torch.Generator().manual_seed(0)]))
+    r2 = 2 * (23.5 / K[0, 0, 0]) ** 2
+    assert (distortion[0] * torch.stack([r2, r2**2])).tolist() == pytest.approx([0.05, -0.02], rel=0.01)
 
 
 @pytest.mark.parametrize("quality", [40, 85])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from threer.training.learner import Learner
-from threer.training.objectives import Losses
+from threer.training.objectives import Losses, Step
 from threer.training.parallel import make_fabric
+from threer.training.schedule import share_of_peak
 from threer.training.state import Progress
 from tiny_training import PAIRS, tiny_recipe
 
@@ -46,7 +48,8 @@ class Student:
         torch.manual_seed(0)
         self.layer: Any = nn.Linear(4, 3)
         recipe = replace(RECIPE, batch=replace(RECIPE.batch, accumulate=accumulate))
-        self.learner = Learner(self.layer, recipe, make_fabric("cpu", "ddp", False))
+        self.fabric = make_fabric("cpu", "ddp", False)
+        self.learner = Learner(self.layer, recipe, self.fabric)
         self.learner.objective = objective
         self.progress = Progress(done=0.5)
 
@@ -126,3 +129,50 @@ def test_a_loss_may_ask_for_a_step_of_its_own_once_all_batches_are_in() -> None:
     assert student.learner.ema is not None
     assert student.learner.ema.count == 2  # one between the chunks of the last batch, one at the end
     assert student.progress.step == 1
+
+
+def test_rate_mode_and_chance_are_those_of_the_place_in_the_run() -> None:
+    told: list[tuple[float, bool, int]] = []
+
+    def listening(network: Any, batch: Any, step: Step) -> Iterator[Losses]:
+        told.append((step.progress, network.training, int(torch.randint(2**60, (), generator=step.generator))))
+        return squares(network, batch, step)
+
+    student = Student(objective=listening)
+    places, rates, evaluated = (0.0, 0.05, 0.5, 1.0), [], []
+    for progress in places:
+        student.progress.done = progress
+        evaluated.append(student.learner.evaluate(lambda network: network.training))
+        student.step(inputs(1))
+        rates.append(student.learner.optimizers[0].param_groups[0]["lr"] / RECIPE.schedule.lr)
+    assert rates == pytest.approx([share_of_peak(progress, RECIPE.schedule) for progress in places])
+    assert [(progress, training) for progress, training, _ in told] == [(progress, True) for progress in places]
+    assert evaluated == [False] * 4
+    assert len({drawn for *_, drawn in told}) == 4
+
+    class Second:
+        """The same fabric, in another process."""
+
+        global_rank = 1
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(student.fabric, name)
+
+    student.learner.fabric, student.progress.number = Second(), 0
+    student.step(inputs(1))
+    assert told[-1][2] != told[0][2]
+
+
+def test_a_learner_goes_on_from_the_state_of_another() -> None:
+    whole, first, second = Student(), Student(), Student()
+    for each in (whole, first):
+        for k in range(2):
+            each.step(inputs(k))
+    second.learner.restore(first.learner.state(), Path("a run"))
+    second.progress = replace(first.progress)
+    for each in (whole, second):
+        each.step(inputs(3))
+    assert torch.equal(second.weights(), whole.weights())
+    assert torch.equal(second.mean(), whole.mean())
+    assert torch.equal(second.momentum(), whole.momentum())
+    assert second.learner.mean_losses() == whole.learner.mean_losses()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -78,3 +80,26 @@ def test_drawn_views_and_worlds_are_of_the_clip_they_are_drawn_from(pool: RoomPo
         for view in range(2):
             assert any(torch.equal(pose, batch.c2w[row, view]) for pose in kept.c2w[1])
     assert 4 < elsewhere < 20  # half of the worlds are any frame of the clip, half of these no view
+
+
+def test_batches_have_the_roles_that_were_asked_for_and_colours_of_their_own(
+    pool: RoomPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roles = Roles(2, (0, 1), (2,))
+    request = Request(3, SIZE, roles)
+    plain = pool.draw(3, request, 0, torch.Generator().manual_seed(5))
+    assert plain.roles == roles
+    monkeypatch.setattr(pool, "settings", replace(pool.settings, colour=1.0))
+    coloured = pool.draw(3, request, 0, torch.Generator().manual_seed(5))
+    assert torch.equal(coloured.depth, plain.depth)
+    assert ((coloured.images - plain.images).abs().mean((1, 2, 3, 4)) > 0.02).all()
+    assert coloured.images.min() >= -1
+    assert coloured.images.max() <= 1
+
+
+def test_colours_are_kept_to_half_a_step() -> None:
+    images = torch.rand(1, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    clips: Any = SimpleNamespace(
+        images=images, depth=images[:, :, 0], c2w=torch.eye(4), K=torch.eye(3), distortion=torch.zeros(1, 2)
+    )
+    assert (Kept.of(clips).images / 255 - images).abs().max() <= 0.5 / 255 + 1e-6
