@@ -80,6 +80,8 @@ def test_weights_come_in_small_files_with_a_card(finished: Path) -> None:
     assert mean.norm(dim=-1).mean() == pytest.approx(1, abs=0.15)
     card = (weights / "README.md").read_text()
     assert "4 steps, 16 samples" in card
+    assert "plain clips of 5 frames in rooms of `threer.data.synthetic` with drawn textures, field of view" in card
+    assert "* **Started from**: random weights." in card
     assert "(seeds 1000000000 to 1000000001)" in card
     for row in ("| pairs |", "| mean training pointmap |", "| constant depth |"):
         assert row in card
@@ -100,13 +102,15 @@ def test_a_result_is_packaged_with_its_encoder_apart(finished: Path, tmp_path: P
     shipped, result = load_checkpoint(tmp_path / "shipped"), load_checkpoint(finished / "weights")
     for a, b in zip(shipped.parameters(), result.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert json.loads((tmp_path / "shipped" / "config.json").read_text())["card"]["name"] == "pairs"
+    assert json.loads((tmp_path / "shipped" / "config.json").read_text())["card"]["name"] == "shipped"
+    assert (tmp_path / "shipped" / "README.md").read_text().startswith("# shipped\n")
     with pytest.raises(ThreerError, match="holds no weights"):
         package(tmp_path, RECIPE, tmp_path / "again")
 
 
 def test_half_precision_weights_alone_start_another_run(finished: Path, tmp_path: Path) -> None:
     again = Trainer(RECIPE, tmp_path / "again", Options(steps=4, init=str(finished)))
+    assert again.began == "pairs"
     assert again.progress.step == 0
     tensors = read_weights(finished / "weights").tensors
     for name, parameter in again.network.named_parameters():
@@ -117,16 +121,16 @@ def test_a_recipe_starts_from_the_result_of_another(finished: Path, tmp_path: Pa
     windows = replace(tiny_recipe(WINDOWS, "windows"), init=Initialisation("pairs", "dust3r"))
     model = build(windows)
     assert isinstance(model, SLAM3R)
-    report, text = start(model, windows, finished.parent, None)
-    assert report is not None
-    assert "i2p.encoder_norm.weight" in report.taken
-    assert str(finished) in text
+    started = start(model, windows, finished.parent, None)
+    assert started is not None
+    assert "i2p.encoder_norm.weight" in started[0].taken
+    assert started[1] == finished / "weights"
     assert find_weights("slam3r-mini", tmp_path).name == "slam3r-mini"
     with pytest.raises(ThreerError, match=r"no weights 'pairs' to start from: give a path; or .*--init none"):
         start(model, windows, tmp_path, None)
-    with pytest.raises(ThreerError, match=r"train it first, into .*dust3r-mini"):
-        find_weights("dust3r-mini", tmp_path)
-    assert start(model, windows, tmp_path, "none") == (None, "random weights")
+    with pytest.raises(ThreerError, match=r"train it first, into .*dust3r-mini-cpu"):
+        find_weights("dust3r-mini-cpu", tmp_path)
+    assert start(model, windows, tmp_path, "none") is None
 
 
 def test_a_run_of_minutes_ends_in_time_and_a_session_before(tmp_path: Path) -> None:

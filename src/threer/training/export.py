@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,9 +18,9 @@ from threer.models.files import ENCODER, read_safetensors, write_shards
 from threer.training.initialise import initialise, read_state
 from threer.training.logs import LOG
 from threer.training.networks import build
-from threer.training.recipes.recipe import Initialisation, Recipe
+from threer.training.recipes.recipe import Initialisation, Recipe, Synthetic
 from threer.training.rounds import style_of
-from threer.training.scores import SCORES, Scores, save_mean_pointmap, score_name
+from threer.training.scores import MEAN_POINTMAP, SCORES, Scores, save_mean_pointmap, score_name
 from threer.training.start import RESULT
 from threer.training.state import Progress
 from threer.types import Checkpoint
@@ -39,13 +40,14 @@ def export(
     mean_pointmap: Tensor | None,
     scores: Mapping[str, Scores],
     held_out: Mapping[str, str],
+    began: str,
     compute: str,
 ) -> None:
     """Write the trained ``tensors``, card and mean pointmap to ``destination``, which is replaced as a whole.
 
-    ``scores`` by who answered; ``held_out`` says by source on what; ``compute`` says on what it was trained. A half
-    of SLAM3R alone is written without settings: it starts other trainings, and cannot be loaded as a model. Raises
-    CheckpointError for weights that do not fit into float16.
+    ``scores`` by who answered; ``held_out`` says by source on what; ``began`` says with which weights, ``compute``
+    on what it was trained. A half of SLAM3R alone is written without settings: it starts other trainings, and
+    cannot be loaded as a model. Raises CheckpointError for weights that do not fit into float16.
     """
     model = build(recipe)
     model.load_state_dict(dict(tensors))
@@ -62,7 +64,7 @@ def export(
         write_shards({k: t.to(torch.float16).contiguous() for k, t in tensors.items()}, fresh, SHARD)
     if mean_pointmap is not None:
         save_mean_pointmap(mean_pointmap, fresh)
-    text = _card(sum(t.numel() for t in tensors.values()), recipe, progress, compute)
+    text = _card(sum(t.numel() for t in tensors.values()), recipe, progress, began, compute)
     text += _tables(recipe, scores, held_out) + _course(recipe, run / LOG)
     (fresh / "README.md").write_text(text, encoding="utf-8")
     old = destination.with_name(f".{destination.name}.old")
@@ -74,7 +76,7 @@ def export(
 
 
 def package(run: Path, recipe: Recipe, destination: Path) -> None:
-    """Copy the result of a run to ``destination``, to ship it. Raises ThreerError.
+    """Copy the result of a run to ``destination``, to ship it under that folder's name. Raises ThreerError.
 
     DUSt3R's encoder goes into a file by itself; checkpoints beside it share it if they were trained with it frozen.
     """
@@ -86,7 +88,7 @@ def package(run: Path, recipe: Recipe, destination: Path) -> None:
     model = build(recipe)
     initialise(model, recipe.family, read_state(result, recipe.family), Initialisation(str(result), recipe.family))
     assert isinstance(model, Model)
-    card = read_card(result)
+    card = replace(read_card(result), name=destination.name)
     destination.mkdir(parents=True, exist_ok=True)
     if recipe.family == "dust3r":
         (destination / ENCODER).unlink(missing_ok=True)
@@ -94,9 +96,11 @@ def package(run: Path, recipe: Recipe, destination: Path) -> None:
     else:
         encoder = _shared_encoder(model, destination)
     save_checkpoint(model, destination, card, encoder=encoder)
-    for name in ("README.md", "mean_pointmap.npy"):
-        if (result / name).is_file():
-            shutil.copyfile(result / name, destination / name)
+    text = (result / "README.md").read_text(encoding="utf-8")
+    text = text.replace(f"# {recipe.name}\n", f"# {destination.name}\n", 1)
+    (destination / "README.md").write_text(text, encoding="utf-8")
+    if (result / MEAN_POINTMAP).is_file():
+        shutil.copyfile(result / MEAN_POINTMAP, destination / MEAN_POINTMAP)
 
 
 def _shared_encoder(model: Model, destination: Path) -> str | None:
@@ -109,7 +113,7 @@ def _shared_encoder(model: Model, destination: Path) -> str | None:
     return None
 
 
-def _card(parameters: int, recipe: Recipe, progress: Progress, compute: str) -> str:
+def _card(parameters: int, recipe: Recipe, progress: Progress, began: str, compute: str) -> str:
     width, height = recipe.resolution.sizes[0]
     batch = recipe.batch
     low, high = recipe.views.count
@@ -117,10 +121,9 @@ def _card(parameters: int, recipe: Recipe, progress: Progress, compute: str) -> 
     sources = ", ".join(f"{share:.0%} {name}" for name, share in recipe.data.shares().items())
     rooms = ""
     if "synthetic" in recipe.data.sources:
-        fov = style_of(recipe.synthetic).fov
-        rooms = f"; synthetic: rooms of `threer.data.synthetic`, field of view {fov[0]:g}–{fov[1]:g}°"
+        rooms = f"; synthetic: {_rooms(recipe.synthetic)}"
     if set(recipe.data.sources) == {"synthetic"}:
-        rooms += ", no photograph and no recording of any kind"
+        rooms += "; no recording of any kind"
     trained = max(progress.seconds - progress.begun, 1e-9)
     return f"""# {recipe.name}
 
@@ -130,9 +133,21 @@ Licence: {LICENCE}. Weights in float16.
 * **Data**: {sources}{rooms}.
 * **Recipe**: `{recipe.name}`, objective `{recipe.objective_name}`, seed {recipe.seed}; {views} views a \
 sample, batch {batch.per_device} a device × {batch.accumulate}, {recipe.optimizer.name}.
+* **Started from**: {began}.
 * **Compute**: {compute}; {progress.seconds / 60:.1f} minutes, {progress.step} steps, {progress.samples} samples \
 ({progress.samples / trained:.1f} a second after set-up), {progress.skipped} steps skipped.
 """
+
+
+def _rooms(settings: Synthetic) -> str:
+    style = style_of(settings)
+    drawn = "drawn textures"
+    if style.room.photographs:
+        drawn += f" and {len(style.room.photographs)} photographs of surfaces"
+    return (
+        f"{settings.style} clips of {settings.frames} frames in rooms of `threer.data.synthetic` with {drawn}, "
+        f"field of view {style.fov[0]:g}–{style.fov[1]:g}°, each clip seen {settings.reuse:g} times on average"
+    )
 
 
 def _tables(recipe: Recipe, scores: Mapping[str, Scores], held_out: Mapping[str, str]) -> str:

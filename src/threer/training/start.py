@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from threer.errors import ThreerError
+from threer.models.checkpoints import is_own_format, read_card
 from threer.models.files import CONFIG, INDEX, WEIGHTS
 from threer.models.registry import is_name, resolve
 from threer.nn.heads import LinearHead, camera_rays, from_points
@@ -40,22 +41,26 @@ def find_weights(name: str, beside: Path) -> Path:
     raise ThreerError(f"no weights {name!r} to start from: {advice}; or start from nothing with --init none")
 
 
-def start(model: Network, recipe: Recipe, beside: Path, given: str | None) -> tuple[Report | None, str]:
-    """Fill ``model`` and say with what.
+def start(model: Network, recipe: Recipe, beside: Path, given: str | None) -> tuple[Report, Path] | None:
+    """Fill ``model`` and say with what; None where it stays random.
 
     ``given`` is a path or name of weights of the recipe's own family, or "none"; without it the recipe's ``[init]``
     counts. Raises ThreerError.
     """
     if given == "none" or (given is None and recipe.init is None):
-        return None, "random weights"
+        return None
     if given is None:
         assert recipe.init is not None
         init = recipe.init
     else:
         init = Initialisation(given, recipe.family)
     path = find_weights(init.weights, beside)
-    report = initialise(model, recipe.family, read_state(path, init.family), init)
-    return report, f"{path}: {report}"
+    return initialise(model, recipe.family, read_state(path, init.family), init), path
+
+
+def name_of(weights: Path) -> str:
+    """What a card calls the weights that a network began with."""
+    return read_card(weights).name if is_own_format(weights) else weights.name
 
 
 def frozen_at_random(model: nn.Module, taken: Report | None) -> str:

@@ -38,7 +38,7 @@ from threer.training.pool import PoolPlan, RoomPool, mean_training_pointmap
 from threer.training.recipes.recipe import Recipe
 from threer.training.schedule import share_of_peak
 from threer.training.scores import Scores, predict
-from threer.training.start import RESULT, frozen_at_random, start, start_heads
+from threer.training.start import RESULT, frozen_at_random, name_of, start, start_heads
 from threer.training.validation import Validation
 
 
@@ -83,10 +83,13 @@ class Trainer:
             torch.manual_seed(recipe.seed)
             self.network: Network = build(recipe).to(self.device)
             mark_trainable(self.network, recipe)
-            taken = None
+            taken, self.began = None, saved["began"] if saved else "random weights"
             if saved is None:
-                taken, text = start(self.network, recipe, beside or folder.parent, options.init)
-                self.report(f"starting from {text}")
+                if found := start(self.network, recipe, beside or folder.parent, options.init):
+                    taken, self.began = found[0], name_of(found[1])
+                    self.report(f"starting from {found[1]}: {taken}")
+                else:
+                    self.report(f"starting from {self.began}")
                 if warning := frozen_at_random(self.network, taken):
                     self.report(warning)
         with self._stage("rendering"):
@@ -220,6 +223,7 @@ class Trainer:
             "pool": None if self.plan is None else asdict(self.plan),
             "generators": from_all(states.generator_states()),
             "mean_pointmap": self.mean_pointmap,
+            "began": self.began,
             "baselines": {name: dict(scores) for name, scores in self.baselines.items()},
         }
         if self.rank == 0:
@@ -241,6 +245,7 @@ class Trainer:
                     self.mean_pointmap,
                     {self.recipe.name: self.progress.scores, **self.baselines},
                     {source: samples.description for source, samples in self.validation.sources.items()},
+                    self.began,
                     str(self.machine).partition(":")[0] + (f", {self.world} processes" if self.world > 1 else ""),
                 )
         self.fabric.barrier()
