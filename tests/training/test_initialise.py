@@ -131,6 +131,28 @@ def test_dust3r_starts_the_encoder_of_cut3r_and_its_decoder_if_asked(dust3r: dic
         assert set(report.taken) | set(report.random) == set(before)
 
 
+def test_dust3r_starts_the_heads_of_cut3r_if_asked(dust3r: dict[str, Tensor]) -> None:
+    sizes = SIZES | {"pixel_bias": True}
+    config = CUT3RConfig(**sizes, state_size=4, state_heads=2, memory_size=4, ray_depth=1, ray_heads=2)  # type: ignore[arg-type]
+    torch.manual_seed(3)
+    pairs = DUSt3R(DUSt3RConfig(**sizes))  # type: ignore[arg-type]
+    torch.nn.init.normal_(pairs.first_head.get_parameter("pixel_bias"))
+    model = CUT3R(config)
+    report = initialise(model, "cut3r", pairs.state_dict(), init("dust3r", heads=True))
+    tokens, sizes_of = torch.randn(2, 4, config.dec_dim), (32, 32)
+    for head in (model.local_head, model.world_head):
+        expected = pairs.first_head([tokens], sizes_of)
+        torch.testing.assert_close(head([tokens], sizes_of), expected, atol=1e-5, rtol=1e-4)
+        down = head.get_parameter("linear.down.weight")
+        head([tokens], sizes_of).square().sum().backward()
+        assert down.grad is not None
+        assert down.grad[:, 2 * config.dec_dim :].abs().max() > 0, "the units that are left over learn"
+    assert {name.split(".")[0] for name in report.random}.isdisjoint({"local_head", "world_head"})
+    state = {name: t for name, t in pairs.state_dict().items() if "first_head" not in name}
+    with pytest.raises(ThreerError, match="linear heads"):
+        initialise(CUT3R(config), "cut3r", state, init("dust3r", heads=True))
+
+
 def test_dust3r_starts_fast3r_with_the_head_if_it_fits(dust3r: dict[str, Tensor]) -> None:
     for width in (16, 32):
         model = Fast3R(Fast3RConfig(**SIZES | {"dec_dim": width, "head": "linear"}))  # type: ignore[arg-type]

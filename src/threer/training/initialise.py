@@ -28,6 +28,7 @@ State = Mapping[str, Tensor]
 _TRUNK = [Rule(r"((?:encoder|encoder_norm|bridge|decoder|decoder_norm)\..*)", r"\1")]
 _HEADS = [Rule(r"((?:first|second)_head\..*)", r"\1")]
 _ENCODER = [Rule(r"((?:encoder|encoder_norm)\..*)", r"\1")]
+_FIRST_HEAD = "first_head."
 _DROPPED = [Rule(r".*", None)]
 
 _RULES: dict[tuple[str, str], list[Rule]] = {
@@ -149,6 +150,10 @@ def _moved(state: State, family: str, init: Initialisation, wanted: State) -> tu
     if family == "cut3r" and init.family == "dust3r":  # the one decoder starts the state's half, too
         first, second = "decoder.first.", "decoder.second."
         moved |= {second + name.removeprefix(first): t for name, t in moved.items() if name.startswith(first)}
+        if init.heads:
+            for name in ("local_head.", "world_head."):
+                moved |= _widened(state, wanted, name)
+            unused = [name for name in unused if not name.startswith(_FIRST_HEAD)]
     if family == "fast3r" and init.family == "dust3r":
         head = [name for name in wanted if name.startswith("global_head.")]
         # The head goes along only as a whole: its width is the decoder's.
@@ -156,6 +161,30 @@ def _moved(state: State, family: str, init: Initialisation, wanted: State) -> tu
             unused += [name for name in state if name.startswith("first_head.")]
             moved = {name: t for name, t in moved.items() if not name.startswith("global_head.")}
     return moved, unused
+
+
+def _widened(state: State, wanted: State, head: str) -> dict[str, Tensor]:
+    """DUSt3R's first head, one linear layer, as a ``head`` of two: gelu(x) - gelu(-x) is x.
+
+    Hidden units that this leaves over stay random, and are not listened to at first. Raises ThreerError where one
+    of the heads is of another kind.
+    """
+    up, down = f"{head}linear.up.", f"{head}linear.down."
+    weight, bias = state.get(f"{_FIRST_HEAD}linear.weight"), state.get(f"{_FIRST_HEAD}linear.bias")
+    if weight is None or bias is None or f"{up}weight" not in wanted:
+        raise ThreerError("init.heads is for linear heads, in the weights and in the network")
+    dim = weight.shape[1]
+    hidden = wanted[f"{up}weight"].clone()
+    same = torch.eye(dim, dtype=hidden.dtype, device=hidden.device)
+    hidden[: 2 * dim] = torch.cat([same, -same])
+    offset = wanted[f"{up}bias"].clone()
+    offset[: 2 * dim] = 0
+    listened = torch.zeros_like(wanted[f"{down}weight"])
+    listened[:, : 2 * dim] = torch.cat([weight, -weight], dim=1)
+    moved = {f"{up}weight": hidden, f"{up}bias": offset, f"{down}weight": listened, f"{down}bias": bias}
+    if f"{_FIRST_HEAD}pixel_bias" in state:
+        moved[f"{head}pixel_bias"] = state[f"{_FIRST_HEAD}pixel_bias"]
+    return moved
 
 
 def _rules(family: str, init: Initialisation) -> list[Rule]:
@@ -183,6 +212,8 @@ def _may_be_random(family: str, init: Initialisation, wanted: State, moved: Stat
         taken = {"encoder", "encoder_norm"}
         if family == "cut3r" and init.decoder:
             taken |= {"bridge", "decoder_norm", "decoder"}
+        if family == "cut3r" and init.heads:
+            taken |= {"local_head", "world_head"}
         return tuple(name for name in wanted if not name.startswith(tuple(f"{t}." for t in taken)))
     return _FRESH[family]
 

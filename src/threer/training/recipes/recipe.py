@@ -27,6 +27,8 @@ class Initialisation:
     """Whose tensors those are: `threer.training.initialise` has the rules from one family to another."""
     decoder: bool = True
     """For CUT3R from DUSt3R: take the first decoder along, too, for the image and for the state."""
+    heads: bool = False
+    """For CUT3R from DUSt3R, both with linear heads: own and common points begin as what the first head says."""
     new_head: bool = False
     """Leave the heads random although the family is the same (linear to DPT)."""
 
