@@ -51,7 +51,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("weights", type=Path, help="folder of the checkpoint")
     parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--office", default=find_office() or "", help="folder of the recorded walk; empty for none")
+    at_hand = str(find_office() or "")
+    parser.add_argument("--office", default=at_hand, help="folder of the recorded walk; empty for none")
     parser.add_argument("--write", action="store_true", help="put the tables into the card")
     args = parser.parse_args()
     mean = load_mean_pointmap(args.weights).numpy()
@@ -75,7 +76,7 @@ One window of {windows.views} views from each, by the network alone; errors of t
     if args.office:
         with tempfile.TemporaryDirectory() as folder:
             scores, _ = score_office(
-                args.office, Path(folder) / "run", settings(args.weights, method_of(model)), mean
+                Path(args.office), Path(folder) / "run", settings(args.weights, method_of(model)), mean
             )
         text += f"\nA recorded walk through an office, 150 frames, in segments of 60:\n\n{score_table(scores)}\n"
     print(text)
