@@ -21,11 +21,18 @@ from threer.models.registry import packaged_folder
 def test_the_tables_are_written_beside_the_weights_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = shutil.copytree(packaged_folder() / "slam3r-mini", tmp_path / "slam3r-mini")
+    weights = shutil.copytree(packaged_folder(), tmp_path / "weights") / "slam3r-mini"
     (weights / "README.md").write_text(f"# slam3r-mini\n\nA card.\n{checkpoint.HEADING}\nold tables\n")
     for name, value in {"FRAMES": 14, "SIZE": (112, 112), "STYLE": ClipStyle(), "CLOUD": 2000}.items():
         monkeypatch.setattr(checkpoint, name, value)
-    monkeypatch.setattr("sys.argv", ["checkpoint.py", str(weights), "--clips", "1", "--office", "", "--write"])
+    asked = []
+
+    def office(folder: Path, *_: object) -> tuple[list[Score], None]:
+        asked.append(folder / "color")
+        return [Score("threer", 0.111, 0.9, 0.05, 0.2, 0.3)], None
+
+    monkeypatch.setattr(checkpoint, "score_office", office)
+    monkeypatch.setattr("sys.argv", ["checkpoint.py", str(weights), "--clips", "1", "--office", "walk", "--write"])
     assert checkpoint.main() == 0
     card = (weights / "README.md").read_text()
     assert card.startswith("# slam3r-mini\n\nA card.\n")
@@ -37,6 +44,8 @@ def test_the_tables_are_written_beside_the_weights_and_replaced(
     }
     alone, helped = rows["with copies of the first"], rows["with the other views"]
     assert alone != helped
+    assert asked == [Path("walk/color")]
+    assert "| threer | 0.111 |" in card
     assert all(0 < float(value) < 1 for value in alone + helped)
     assert card.strip().endswith(capsys.readouterr().out.strip()[-40:])
 
