@@ -17,7 +17,7 @@ from threer.models.encoders import encoder_of
 from threer.models.files import read_safetensors, read_weights
 from threer.models.slam3r import SLAM3R, SLAM3RConfig
 from threer.training.export import package
-from threer.training.initialise import initialise
+from threer.training.initialise import initialise, read_state
 from threer.training.options import Options
 from threer.training.recipes.recipe import Initialisation, Recipe
 from threer.training.trainer import Trainer
@@ -85,13 +85,17 @@ def test_what_shares_an_encoder_says_when_it_is_gone_or_another(
     save_checkpoint(other, folder / "pairs", CARD, encoder=FILE)
     with pytest.raises(CheckpointError, match="SHA-256 differs"):
         load_checkpoint(folder / "windows")
+    with pytest.raises(CheckpointError, match="SHA-256 differs"):
+        read_state(folder / "windows", "slam3r")
     settings = folder / "windows" / "config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"encoder": "pairs"}))
     with pytest.raises(CheckpointError, match='"encoder" must name a file and a prefix'):
         load_checkpoint(folder / "windows")
 
 
-def test_a_frozen_encoder_is_shared_when_results_are_packaged(tmp_path: Path) -> None:
+def test_a_frozen_encoder_is_shared_when_results_are_packaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs = named(tiny_recipe(PAIRS), "pairs")
     Trainer(pairs, tmp_path / "pairs", Options(steps=1)).run()
     package(tmp_path / "pairs", pairs, tmp_path / "shipped" / "pairs")
@@ -100,7 +104,10 @@ def test_a_frozen_encoder_is_shared_when_results_are_packaged(tmp_path: Path) ->
     for name, freeze in (("frozen", frozen), ("free", ())):
         recipe = replace(named(tiny_recipe(WINDOWS), name), init=start, freeze=freeze)
         Trainer(recipe, tmp_path / name, Options(steps=3)).run()
-        package(tmp_path / name, recipe, tmp_path / "shipped" / name)
+        (tmp_path / "shipped" / name).mkdir()
+        monkeypatch.chdir(tmp_path / "shipped" / name)
+        package(tmp_path / name, recipe, Path())
+        assert Path("README.md").read_text().startswith(f"# {name}\n")
         assert same(load_checkpoint(tmp_path / "shipped" / name), load_checkpoint(tmp_path / name / "weights"))
     settings = [tmp_path / "shipped" / name / "config.json" for name in ("frozen", "free")]
     shared, alone = (json.loads(path.read_text()) for path in settings)

@@ -86,3 +86,6 @@ def test_start_is_marked_blue_and_end_red() -> None:
     alone = path.mark_ends(blank, cameras[:1], K, np.eye(4))
     assert (alone[54:, 54:] == 255).all()
     assert np.array_equal(path.mark_ends(blank, sideways(depth=-1.0), K, np.eye(4)), blank)  # behind the view
+    cameras[-1, 0, 3] = 1e30
+    found = path.mark_ends(blank, cameras, K, np.eye(4))
+    assert np.array_equal(found, path.mark_ends(blank, cameras[:1], K, np.eye(4)))

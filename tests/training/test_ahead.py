@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +17,11 @@ import pytest
 import torch
 
 from threer.errors import ThreerError
-from threer.training import ahead
+from threer.training import ahead, options
 from threer.training.ahead import Ahead
 from threer.training.options import MOST_WORKERS, Options
 from threer.training.pool import PoolPlan, RoomPool
-from threer.training.rounds import Rounds
+from threer.training.rounds import Kept, Rounds
 from threer.training.trainer import Trainer
 from tiny_training import PAIRS, tiny_recipe
 
@@ -127,17 +129,28 @@ def test_a_run_ends_what_works_for_it(tmp_path: Path) -> None:
 
 
 def test_a_gpu_has_most_of_the_cores_work_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(options, "_cores", lambda: 16)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert Options(device="cuda").drawing == 15
     assert Options(device="cpu").drawing == 0
     assert Options(device="cuda", workers=3).drawing == Options(workers=3).drawing == 3
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert Options(device="cuda").drawing == 1
-    monkeypatch.setattr(os, "cpu_count", lambda: 1024)
+    monkeypatch.setattr(options, "_cores", lambda: 1024)
     assert Options(device="cuda").drawing == MOST_WORKERS
     with pytest.raises(ThreerError, match="--workers must not be below 0"):
         Options(workers=-1)
+
+
+def test_rounds_that_were_passed_over_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadPoolExecutor(1) as threads, monkeypatch.context() as patch:
+        patch.setattr(ahead, "get_context", lambda _: None)
+        patch.setattr(ahead, "ProcessPoolExecutor", lambda *_: threads)
+        makes = Ahead(COURSE, CPU, 1)
+        patch.setattr(makes, "_work", lambda number: pickle.dumps(Kept(*[torch.tensor(number)] * 5)))
+        assert makes.take(0).depth == 0
+        assert makes.take(9).depth == 9
+        assert sorted(makes._made) == [10, 11]
 
 
 def alive(process: int) -> bool:

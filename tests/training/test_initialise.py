@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,9 @@ def test_dust3r_starts_the_heads_of_cut3r_if_asked(dust3r: dict[str, Tensor]) ->
     state = {name: t for name, t in pairs.state_dict().items() if "first_head" not in name}
     with pytest.raises(ThreerError, match="linear heads"):
         initialise(CUT3R(config), "cut3r", state, init("dust3r", heads=True))
+    wide = CUT3R(replace(config, dec_dim=2 * config.dec_dim))
+    with pytest.raises(CheckpointError, match=r"does not fit into local_head.linear"):
+        initialise(wide, "cut3r", pairs.state_dict(), init("dust3r", heads=True))
 
 
 def test_dust3r_starts_fast3r_with_the_head_if_it_fits(dust3r: dict[str, Tensor]) -> None:

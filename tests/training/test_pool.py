@@ -53,6 +53,12 @@ def test_the_same_numbers_draw_the_same_windows_in_other_colours_otherwise(pool:
     assert bool(windows.metric.all())
 
 
+@pytest.mark.parametrize("seed", [-1, 100])
+def test_no_seed_leads_to_the_rooms_of_validation(seed: int) -> None:
+    with pytest.raises(ThreerError, match=f"seed must be from 0 to 99, got {seed}"):
+        RoomPool(replace(RECIPE, seed=seed), PoolPlan(2, 2), 2, [0, 1])
+
+
 def test_a_run_that_goes_on_renders_what_it_had() -> None:
     plan = PoolPlan(2, 1)
     whole = RoomPool(RECIPE, plan, 1, [0])

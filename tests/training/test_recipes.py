@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from threer.training.initialise import Report
 from threer.training.networks import Network, build, mark_trainable
 from threer.training.objectives import make_objective
 from threer.training.recipes import load_recipe, recipe_names
-from threer.training.start import frozen_at_random
+from threer.training.start import RESULT, frozen_at_random, name_of
 
 # name: views, epochs, warm-up, lr, min lr, effective batch, samples an epoch, sources, sizes, parameters (millions)
 PUBLISHED = {
@@ -128,3 +129,8 @@ def test_the_encoder_that_a_mini_family_shares_learns_with_pairs_alone(name: str
     assert bool(frozen_at_random(model, None)) != isinstance(model, DUSt3R)
     names = tuple(dict(model.named_parameters()))
     assert not frozen_at_random(model, Report(names, (), ()))
+
+
+def test_weights_without_a_card_are_called_after_their_run_or_file() -> None:
+    assert name_of(Path("out") / "slam3r-i2p" / RESULT) == "slam3r-i2p"
+    assert name_of(Path("given.pth")) == "given.pth"

@@ -272,3 +272,8 @@ def test_one_set_has_plain_columns_and_none_none(data: Path, tmp_path: Path) -> 
 def test_pairs_are_validated_on_as_pairs() -> None:
     with pytest.raises(ThreerError, match=r"pairs have validation.views 2, got 3"):
         tiny_recipe(PAIRS | {"validated": "3"})
+    for validated in ("0", "-1"):
+        with pytest.raises(ThreerError, match="views not below 1"):
+            tiny_recipe(WINDOWS | {"validated": validated})
+    with pytest.raises(ThreerError, match=r"registration needs validation.views of 2 or more"):
+        tiny_recipe(WINDOWS | {"validated": "1"})

@@ -212,12 +212,17 @@ def load_checkpoint(folder: Path) -> Model:
     """Read what `save_checkpoint` wrote. Raises CheckpointError."""
     model, card = empty_network(folder), read_card(folder)
     tensors = read_weights(folder).tensors
-    for file, wanted in card.sha256.items():
-        if sha256_of(folder / file) != wanted:
-            raise CheckpointError(f"{folder / file} is not the file that {CONFIG} describes: its SHA-256 differs")
+    check_sums(folder, card)
     _naming(folder, lambda: keymap.fill(model, tensors))
     model.checkpoint = card
     return model.eval()
+
+
+def check_sums(folder: Path, card: Checkpoint) -> None:
+    """Raise CheckpointError unless the weight files of ``folder`` are those that its card describes."""
+    for file, wanted in card.sha256.items():
+        if sha256_of(folder / file) != wanted:
+            raise CheckpointError(f"{folder / file} is not the file that {CONFIG} describes: its SHA-256 differs")
 
 
 def empty_network(folder: Path) -> Model:

@@ -15,6 +15,7 @@ MARK_PX = 10  # across, at both ends
 RIM_PX = 1.0  # of white around line and marks: they stand out from a scene of their own colour
 RIM_COLOR = (255, 255, 255)
 FRUSTUM_PX = 14
+STEEPEST = 1e6  # sideways over ahead, of a mark that can be in a picture
 FRUSTUM_GAP = 5.0  # along the path between frusta, in their length
 HIDDEN_OPACITY = 0.75  # where the scene stands in front of it
 LABEL_SHARE = 1 / 45  # height of the letters, of the picture
@@ -64,7 +65,7 @@ def mark_ends(picture: ByteImage, cameras: FloatArray, K: FloatArray, c2w: Float
     ends = [("start", 0, -1, "rb")] * (len(cameras) > 0) + [("end", -1, 1, "lt")] * (len(cameras) > 1)
     for text, i, side, anchor in ends:
         local = (cameras[i, :3, 3] - c2w[:3, 3]) @ c2w[:3, :3]
-        if local[2] <= 0:  # a stray one, behind the picture
+        if local[2] * STEEPEST <= np.abs(local).max():  # a stray one, behind the picture or far beside it
             continue
         x, y = (float(v) for v in local[:2] / local[2] * K[[0, 1], [0, 1]] + K[:2, 2])
         colour = tuple(int(v) for v in _colours(np.array(float(side > 0))))

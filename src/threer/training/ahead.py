@@ -35,7 +35,12 @@ class Ahead:
         self._made: dict[int, Future[bytes]] = {}
 
     def take(self, number: int) -> Kept:
-        """Round ``number``; the ones after it are begun. Raises `ThreerError` when a process was killed."""
+        """Round ``number``; the ones after it are begun, those before it are forgotten.
+
+        Raises `ThreerError` when a process was killed.
+        """
+        for passed in [made for made in self._made if made < number]:
+            self._made.pop(passed).cancel()
         try:
             for coming in range(number, number + 1 + self.depth):
                 if coming not in self._made:

@@ -80,7 +80,7 @@ def package(run: Path, recipe: Recipe, destination: Path) -> None:
 
     DUSt3R's encoder goes into a file by itself; checkpoints beside it share it if they were trained with it frozen.
     """
-    result = run / RESULT
+    result, destination = run / RESULT, destination.resolve()  # its name and what lies beside it count
     if recipe.family not in FAMILIES:
         raise ThreerError(f"a {recipe.family} alone is no model that could be shipped")
     if not result.is_dir():

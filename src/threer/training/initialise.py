@@ -16,7 +16,7 @@ from torch import Tensor
 
 from threer.errors import CheckpointError, ThreerError
 from threer.models import keymap
-from threer.models.checkpoints import is_own_format
+from threer.models.checkpoints import check_sums, is_own_format, read_card
 from threer.models.files import read_weights
 from threer.models.keymap import Rule
 from threer.models.official import detect_family
@@ -96,6 +96,7 @@ def read_state(path: Path, family: str) -> dict[str, Tensor]:
     Takes our own format, a bare file of our own names, and published files. Raises CheckpointError.
     """
     if is_own_format(path):
+        check_sums(path, read_card(path))
         return dict(read_weights(path).tensors)
     state = keymap.strip_prefix(read_weights(path).tensors)
     found = detect_family(state)
@@ -167,7 +168,7 @@ def _widened(state: State, wanted: State, head: str) -> dict[str, Tensor]:
     """DUSt3R's first head, one linear layer, as a ``head`` of two: gelu(x) - gelu(-x) is x.
 
     Hidden units that this leaves over stay random, and are not listened to at first. Raises ThreerError where one
-    of the heads is of another kind.
+    of the heads is of another kind, or where the layers do not fit.
     """
     up, down = f"{head}linear.up.", f"{head}linear.down."
     weight, bias = state.get(f"{_FIRST_HEAD}linear.weight"), state.get(f"{_FIRST_HEAD}linear.bias")
@@ -175,11 +176,16 @@ def _widened(state: State, wanted: State, head: str) -> dict[str, Tensor]:
         raise ThreerError("init.heads is for linear heads, in the weights and in the network")
     dim = weight.shape[1]
     hidden = wanted[f"{up}weight"].clone()
+    listened = torch.zeros_like(wanted[f"{down}weight"])
+    if hidden.shape[1] != dim or len(hidden) < 2 * dim or len(listened) != len(weight):
+        raise CheckpointError(
+            f"init.heads: the weights' head, {list(weight.shape)}, does not fit into {head}linear, "
+            f"{list(hidden.shape)} and {list(listened.shape)}; set init.heads=false"
+        )
     same = torch.eye(dim, dtype=hidden.dtype, device=hidden.device)
     hidden[: 2 * dim] = torch.cat([same, -same])
     offset = wanted[f"{up}bias"].clone()
     offset[: 2 * dim] = 0
-    listened = torch.zeros_like(wanted[f"{down}weight"])
     listened[:, : 2 * dim] = torch.cat([weight, -weight], dim=1)
     moved = {f"{up}weight": hidden, f"{up}bias": offset, f"{down}weight": listened, f"{down}bias": bias}
     if f"{_FIRST_HEAD}pixel_bias" in state:

@@ -52,4 +52,11 @@ class Options:
         if self.device != "cuda":
             return 0
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return min(MOST_WORKERS, max(0, (os.cpu_count() or 1) // beside - 1))
+        return min(MOST_WORKERS, max(0, _cores() // beside - 1))
+
+
+def _cores() -> int:
+    """Cores that this process may use: a job on a shared machine has a part of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -58,6 +58,9 @@ class RoomPool:
         self._views, self._source = recipe.views, _checked(recipe)
         self.size, self.device = recipe.resolution.sizes[0], torch.device(device)
         if first_seed is None:
+            if not 0 <= recipe.seed < VALIDATION_SEED // SEEDS_OF_A_RUN:
+                most = VALIDATION_SEED // SEEDS_OF_A_RUN - 1
+                raise ThreerError(f"recipe {recipe.name}: seed must be from 0 to {most}, got {recipe.seed}")
             seed, rising = recipe.seed * SEEDS_OF_A_RUN, plan.first
         else:  # validation: no part of the run's course
             seed, rising = first_seed, None

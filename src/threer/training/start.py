@@ -59,8 +59,11 @@ def start(model: Network, recipe: Recipe, beside: Path, given: str | None) -> tu
 
 
 def name_of(weights: Path) -> str:
-    """What a card calls the weights that a network began with."""
-    return read_card(weights).name if is_own_format(weights) else weights.name
+    """What a card calls the weights that a network began with: a result without a card of its own by its run."""
+    if is_own_format(weights):
+        return read_card(weights).name
+    place = weights.resolve()
+    return place.parent.name if place.name == RESULT else place.name
 
 
 def frozen_at_random(model: nn.Module, taken: Report | None) -> str:

@@ -232,6 +232,8 @@ class Validating:
     def __post_init__(self) -> None:
         if self.samples < 1 or self.every <= 0:
             raise ThreerError(f"samples and every must be above 0, got {self.samples} and {self.every:g}")
+        if self.seed < 0 or (self.views is not None and self.views < 1):
+            raise ThreerError(f"seed must not be below 0 and views not below 1, got {self.seed} and {self.views}")
 
 
 @dataclass(frozen=True)
@@ -324,6 +326,8 @@ class Recipe:
             )
         if self.views.sampling == "pair" and self.validated_views != 2:
             raise ThreerError(f"recipe {self.name}: pairs have validation.views 2, got {self.validated_views}")
+        if self.family in ("slam3r", "slam3r-l2w") and self.validated_views < 2:
+            raise ThreerError(f"recipe {self.name}: registration needs validation.views of 2 or more")
         most = self.views.count[1] + self.views.drop_world
         if "synthetic" in self.data.sources and most > self.synthetic.frames:
             raise ThreerError(
