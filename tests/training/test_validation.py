@@ -254,6 +254,9 @@ def test_a_run_on_sets_scores_each_of_them(data: Path, tmp_path: Path) -> None:
     ]
     Trainer(made, folder, Options(steps=3, data=data), console)
     assert text.getvalue().count(f"{CONSTANT}: bedlam: error ") == 1, "a run that goes on knows them"
+    fewer = replace(made, validation=replace(made.validation, samples=2))
+    Trainer(fewer, folder, Options(steps=3, data=data), console)
+    assert text.getvalue().count(f"{CONSTANT}: bedlam: error ") == 2, "those of other samples do not count"
 
 
 def test_one_set_has_plain_columns_and_none_none(data: Path, tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ class Trainer:
         with self._stage("validation"):
             samples = held_out(recipe, self.feed.sources, options.data, self.device, self.report)
             self.validation = Validation(recipe, samples)
-            if not self.validation.covered_by(self.baselines):
+            before = saved.get("held_out", self.validation.described) if saved else {}
+            if before != self.validation.described or not self.validation.covered_by(self.baselines):
                 self.baselines = self.validation.baselines(self.mean_pointmap)
                 for name, scores in self.baselines.items():
                     self._report_scores(f"{name}: ", scores)
@@ -224,6 +225,7 @@ class Trainer:
             "generators": from_all(states.generator_states()),
             "mean_pointmap": self.mean_pointmap,
             "began": self.began,
+            "held_out": self.validation.described,
             "baselines": {name: dict(scores) for name, scores in self.baselines.items()},
         }
         if self.rank == 0:
@@ -244,7 +246,7 @@ class Trainer:
                     self.folder / RESULT,
                     self.mean_pointmap,
                     {self.recipe.name: self.progress.scores, **self.baselines},
-                    {source: samples.description for source, samples in self.validation.sources.items()},
+                    self.validation.described,
                     self.began,
                     str(self.machine).partition(":")[0] + (f", {self.world} processes" if self.world > 1 else ""),
                 )

@@ -69,6 +69,11 @@ class Validation:
                 found.setdefault(who, {})[score_name(self.recipe, source, name)] = float(mean)
         return dict(found)
 
+    @property
+    def described(self) -> dict[str, str]:
+        """What the samples of each source are."""
+        return {source: samples.description for source, samples in self.sources.items()}
+
     def covered_by(self, baselines: Mapping[str, Scores]) -> bool:
         """Whether every source has been scored there."""
         scored = baselines.get(CONSTANT, {})
