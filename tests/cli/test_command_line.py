@@ -159,7 +159,9 @@ def test_ctrl_c_ends_cleanly(images: Path, tmp_path: Path, weights: str) -> None
         os.link(images / f"{i % 10:02d}.png", images / f"{i:04d}.png")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "threer", "reconstruct", str(images), "-o", str(out), "--weights", weights]
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever starts tests in the background may ignore it
     process = subprocess.Popen([*command, *FAST], stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
     while not (out / "frames" / "000000.npz").is_file():
         assert time.monotonic() < deadline, "no frames came out"

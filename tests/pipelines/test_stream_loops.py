@@ -155,8 +155,12 @@ def test_ctrl_c_waits_until_a_round_has_its_correction() -> None:
     assert walk._loops is not None
     walk._loops.look = lambda *_: signal.raise_signal(signal.SIGINT)  # type: ignore[method-assign]
     walk._loops.moves = lambda **_: Moves(np.array([9]), (OFF,))  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        run(walk, range(12, 13))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background may ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(walk, range(12, 13))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [update.kind for update in walk.unreturned] == ["final", "correction"]
 
 
